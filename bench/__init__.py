@@ -1,0 +1,1 @@
+"""Peers, measurements, plots and reports."""

@@ -1,0 +1,132 @@
+"""Pictures of results: bits per byte by codec, and loss curves."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..coder.errors import LaconicError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from .measure import CodecResult
+
+OURS, OTHERS, INK = "#c8553d", "#b8c0cc", "#2f3640"
+CURVES = ("#8d99ae", "#c8553d", "#3d7ea6", "#6a994e")
+DPI = 160
+
+
+def plot_bits_per_byte(panels: Mapping[str, Sequence["CodecResult"]], ours: str | None, out: Path) -> None:
+    """A panel for each set of files: one horizontal bar a codec, the smallest output on top, ours in colour.
+
+    Args:
+        panels: title -> results, at least one.
+        ours: name of the codec to highlight, or None.
+        out: the PNG to write.
+
+    Raises:
+        LaconicError: matplotlib is not installed.
+    """
+    pyplot = _pyplot()
+    rows = max(len(results) for results in panels.values())
+    size = (6.4 * len(panels), 1.5 + 0.46 * rows)
+    figure, grid = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+    for axes, (title, results) in zip(grid[0], panels.items(), strict=True):
+        ranked = sorted(results, key=lambda result: result.bits_per_byte, reverse=True)
+        bits = [result.bits_per_byte for result in ranked]
+        colours = [OURS if result.codec == ours else OTHERS for result in ranked]
+        bars = axes.barh([result.codec for result in ranked], bits, height=0.68, color=colours)
+        axes.bar_label(bars, fmt="%.3f", padding=5, color=INK, fontsize=10)
+        axes.set_xlim(0, 1.15 * max(bits) or 1)
+        axes.set_xlabel("bits per byte (less is better)", color=INK)
+        _dress(axes, title)
+        axes.tick_params(axis="y", length=0, labelsize=11)
+        axes.spines["left"].set_visible(False)
+    figure.savefig(out, dpi=DPI)
+    pyplot.close(figure)
+
+
+def plot_loss_curve(csv_paths: Mapping[str, Path], out: Path) -> None:
+    """Bits per byte over minutes of training, one colour a run: training thin, validation thick.
+
+    Args:
+        csv_paths: label -> metrics.csv of Lightning's CSVLogger, with columns `train/bits_per_byte`,
+            `validation/bits_per_byte` and `elapsed_minutes` (or `step`), empty where nothing was logged.
+        out: the PNG to write.
+
+    Raises:
+        LaconicError: matplotlib is not installed, or a file without such columns.
+    """
+    curves = {label: read_loss_curve(path) for label, path in csv_paths.items()}
+    in_minutes = all(curve["minutes"] for curve in curves.values())
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
+    for (label, curve), colour in zip(curves.items(), CURVES * len(curves), strict=False):
+        for kind, style in (
+            ("train", {"alpha": 0.45, "lw": 1.0}),
+            ("validation", {"lw": 2.2, "marker": "o", "ms": 3}),
+        ):
+            points: list[tuple[float, float, float]] = curve[kind]
+            if points:
+                times = [minutes if in_minutes else step for step, minutes, _ in points]
+                axes.plot(
+                    times, [value for *_, value in points], color=colour, label=f"{label}, {kind}", **style
+                )
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:.2g}")
+    axes.yaxis.set_minor_formatter("{x:.2g}")
+    axes.set_xlabel("minutes of training" if in_minutes else "steps", color=INK)
+    axes.set_ylabel("bits per byte", color=INK)
+    axes.grid(axis="y", which="both", color="#e6e9ee", lw=0.8)
+    _dress(axes, "Code length while training")
+    axes.legend(frameon=False, fontsize=9)
+    figure.savefig(out, dpi=DPI)
+    pyplot.close(figure)
+
+
+def read_loss_curve(path: Path) -> dict[str, Any]:
+    """Points of a metrics.csv.
+
+    Returns:
+        {"train": [...], "validation": [...], "minutes": whether times are known}; a point is
+        (step, minutes since the start or 0.0, bits per byte).
+
+    Raises:
+        LaconicError: a file that is missing or logs no bits per byte.
+    """
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise LaconicError(f"{path}: {error.strerror}; give the metrics.csv of a run") from error
+    curve: dict[str, Any] = {"train": [], "validation": [], "minutes": False}
+    minutes = 0.0
+    for row in rows:
+        if row.get("elapsed_minutes"):
+            minutes = float(row["elapsed_minutes"])
+            curve["minutes"] = True
+        for kind in ("train", "validation"):
+            value = row.get(f"{kind}/bits_per_byte")
+            if value and value != "nan":
+                curve[kind].append((float(row.get("step") or 0), minutes, float(value)))
+    if not curve["train"] and not curve["validation"]:
+        raise LaconicError(f"{path} logs no bits per byte: give the metrics.csv of a pretrain or distill run")
+    return curve
+
+
+def _dress(axes: "Axes", title: str) -> None:
+    axes.set_title(title, loc="left", color=INK, fontsize=12, pad=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise LaconicError("pictures need matplotlib: pip install 'laconic[bench]'") from error
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as pyplot
+
+    return pyplot

@@ -1,0 +1,185 @@
+"""Measurements as text and JSON: the tables, and the account of what they do and do not say."""
+
+import hashlib
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Optional
+
+from .measure import CodecResult, Measurement, Sample
+
+if TYPE_CHECKING:
+    from ..coder.checkpoint import FrozenCheckpoint
+
+NAME_WIDTH = 32
+NOT_KNOWN = "not known"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one run of the bench found.
+
+    Attributes:
+        results: one a codec, all on the same samples; ours first where there is a checkpoint.
+        left_out: a line about each peer that is not installed.
+        checkpoint: the one that our codec used, or None.
+    """
+
+    samples: Sequence[Sample]
+    results: Sequence[CodecResult]
+    left_out: Sequence[str] = ()
+    checkpoint: Optional["FrozenCheckpoint"] = None
+
+    def text(self) -> str:
+        """Tables of bytes, bits per byte and speed, then the account."""
+        return "\n\n".join([self.size_tables(), self.speed_table(), self.account()])
+
+    def size_tables(self) -> str:
+        """Compressed bytes and bits per byte: a row a file, and the total of all."""
+        return "\n\n".join(
+            [
+                self._size_table("compressed bytes", lambda x: f"{x.compressed_bytes:,}"),
+                self._size_table("bits per byte", lambda x: f"{x.bits_per_byte:.3f}"),
+            ]
+        )
+
+    def speed_table(self) -> str:
+        """Speeds, the cost of the first use, memory and version of each codec."""
+        rows = [
+            [
+                r.codec,
+                _rate(r.compress_kb_per_second),
+                _rate(r.decompress_kb_per_second),
+                f"{r.ready_seconds:.2f}",
+                "-" if r.peak_bytes is None else f"{r.peak_bytes / 1e6:.0f}",
+                r.version,
+            ]
+            for r in self.results
+        ]
+        return _table([["KB/s", "compress", "decompress", "ready s", "+MB", "version"], *rows])
+
+    def account(self) -> str:
+        """How it was measured, what the checkpoint weighs and has seen, and from where on it pays."""
+        lines = [
+            "Every round trip was compared and is equal. Each codec ran once, in this process, one after the",
+            "other; 'ready' is its first use (imports, checkpoint, compilation), '+MB' the growth of memory.",
+            *self.left_out,
+        ]
+        if self.checkpoint is not None:
+            lines += ["", *self._checkpoint_lines(self.checkpoint)]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, for json.dump."""
+        checkpoint = self.checkpoint
+        return {
+            "machine": {"platform": platform.platform(), "python": platform.python_version()},
+            "files": [
+                {
+                    "name": s.name,
+                    "bytes": len(s.data),
+                    "sha256": _sha256(s.data),
+                    "seen_in_training": self.seen(s),
+                }
+                for s in self.samples
+            ],
+            "codecs": [result.as_json() for result in self.results],
+            "left_out": list(self.left_out),
+            "checkpoint": checkpoint
+            and {
+                "id": checkpoint.id.hex(),
+                "path": str(checkpoint.path),
+                "bytes": checkpoint.size_bytes,
+                "break_even_bytes": self.break_even_bytes(),
+            },
+        }
+
+    def seen(self, sample: Sample) -> str:
+        """Whether the checkpoint was trained on these bytes, as far as it can be known.
+
+        The training summary holds digests of whole sources, so a match proves that the file was seen and
+        its absence proves nothing: a source may hold the file among others.
+        """
+        if sample.note or self.checkpoint is None:
+            return sample.note or NOT_KNOWN
+        corpora = self.checkpoint.summary.get("corpora") or []
+        digests = {entry.get("sha256") for entry in corpora}
+        return "yes, it is one of the training sources" if _sha256(sample.data) in digests else NOT_KNOWN
+
+    def break_even_bytes(self) -> int | None:
+        """Bytes of such text from which checkpoint and output together are below the best peer's output.
+
+        None where there is no checkpoint, no peer, or no gain a byte.
+        """
+        if self.checkpoint is None or len(self.results) < 2:
+            return None
+        gain_bits_per_byte = self._best_peer().bits_per_byte - self.results[0].bits_per_byte
+        if gain_bits_per_byte <= 0:
+            return None
+        return round(self.checkpoint.size_bytes / (gain_bits_per_byte / 8))
+
+    def break_even_line(self) -> str:
+        """The same, as a sentence."""
+        best, size = self._best_peer(), self.break_even_bytes()
+        if size is None:
+            return f"never: {best.codec} makes these files no larger than laconic does"
+        return f"{size:,} bytes of such text; beyond, output and checkpoint are below {best.codec}'s output"
+
+    def _best_peer(self) -> CodecResult:
+        return min(self.results[1:], key=lambda result: result.compressed_bytes)
+
+    def _checkpoint_lines(self, checkpoint: "FrozenCheckpoint") -> list[str]:
+        answers: dict[str, list[str]] = {}
+        for sample in self.samples:
+            answers.setdefault(self.seen(sample), []).append(sample.name)
+        return [
+            f"checkpoint   {checkpoint.path}",
+            f"id           {checkpoint.id.hex()[:16]}",
+            f"bytes        {checkpoint.size_bytes:,}, not counted in the tables",
+            *(
+                f"seen before  {answer}{'' if len(answers) == 1 else ': ' + ', '.join(short_names(names))}"
+                for answer, names in answers.items()
+            ),
+            *([f"break-even   {self.break_even_line()}"] if len(self.results) > 1 else []),
+        ]
+
+    def _size_table(self, heading: str, cell: Callable[[Measurement | CodecResult], str]) -> str:
+        names = short_names([sample.name for sample in self.samples])
+        rows = [
+            [name, f"{len(sample.data):,}", *(cell(r.measurements[i]) for r in self.results)]
+            for i, (name, sample) in enumerate(zip(names, self.samples, strict=True))
+        ]
+        total = sum(len(sample.data) for sample in self.samples)
+        foot = ["total", f"{total:,}", *(cell(r) for r in self.results)] if len(self.samples) > 1 else None
+        return _table([[heading, "bytes", *(r.codec for r in self.results)], *rows], foot)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names for a column: without folders where that leaves them distinct, and cut from the left."""
+    last = [PurePath(name).name for name in names]
+    chosen = last if len(set(last)) == len(last) else names
+    return [name if len(name) <= NAME_WIDTH else "..." + name[3 - NAME_WIDTH :] for name in chosen]
+
+
+def _table(rows: list[list[str]], foot: list[str] | None = None) -> str:
+    """Aligned columns, the first to the left; rules under the head, which is rows[0], and over the foot."""
+    everything = [*rows, *([foot] if foot else [])]
+    widths = [max(len(row[i]) for row in everything) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in everything
+    ]
+    rule = "-" * len(lines[0])
+    lines.insert(1, rule)
+    if foot:
+        lines.insert(-1, rule)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _rate(kb_per_second: float) -> str:
+    return f"{kb_per_second:,.0f}" if kb_per_second >= 10 else f"{kb_per_second:.1f}"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,33 @@
+"""The codec under test, dressed like its peers: bytes in, bytes out, through the package's front door."""
+
+from functools import cache
+from typing import TYPE_CHECKING, Optional
+
+from .. import __version__
+from ..coder.files import compress, decompress, open_model
+from .peers import Codec
+
+if TYPE_CHECKING:
+    from ..coder.checkpoint import FrozenCheckpoint
+
+
+def laconic_codec(model: str) -> tuple[Codec, Optional["FrozenCheckpoint"]]:
+    """laconic with a checkpoint, by name, path or id; "none" is laconic without a model.
+
+    The engine is made ready on first use.
+
+    Raises:
+        LaconicError: there is no such checkpoint, or it is damaged.
+    """
+    from ..coder.checkpoint import FrozenCheckpoint
+    from ..coder.registry import find
+
+    checkpoint = None if model == "none" else FrozenCheckpoint.load(find(model).path)
+    opened = cache(lambda: open_model(model))
+    codec = Codec(
+        "laconic",
+        f"laconic {__version__}",
+        lambda data: compress(data, opened()),
+        lambda blob: decompress(blob, opened()),
+    )
+    return codec, checkpoint

@@ -1,0 +1,196 @@
+"""The frozen checkpoint: a folder of integers, addressed by the SHA-256 of what decoding depends on.
+
+    model.safetensors   integer tensors alone
+    config.json         spec version, shape, id, training summary, and a SHA-256 of all that
+    tokenizer.json      for encoding only
+    card.md             for people
+
+Nothing is unpickled; what is unlisted, out of range or of another spec version is refused.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from .errors import LaconicError
+from .fixedpoint import Array
+from .graph import FrozenConfig, check_tensors
+from .tokenizer import ByteTokenizer
+
+TENSORS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "card.md"
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def content_id(config: FrozenConfig, tensors: dict[str, Array]) -> bytes:
+    """SHA-256 over the shape and every tensor in order of name: dtype, shape, little-endian bytes."""
+    digest = hashlib.sha256(_canonical(asdict(config)))
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(_canonical([name, tensor.dtype.name, list(tensor.shape)]))
+        digest.update(
+            np.ascontiguousarray(tensor).astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes()
+        )
+    return digest.digest()
+
+
+@dataclass
+class FrozenCheckpoint:
+    """Integers that predict, and the bytes of each token."""
+
+    config: FrozenConfig
+    tensors: dict[str, Array]
+    tokenizer_json: str
+    summary: dict[str, Any]  # how it was trained: JSON values, not part of the id
+    card: str = ""
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_tensors(self.config, self.tensors)
+
+    @cached_property
+    def id(self) -> bytes:
+        """32 bytes; files name the first 8."""
+        return content_id(self.config, self.tensors)
+
+    @cached_property
+    def token_bytes(self) -> list[bytes]:
+        """The bytes of each id."""
+        joined = self.tensors["token_bytes"].tobytes()
+        ends = [0, *self.tensors["token_ends"].tolist()]
+        return [joined[a:b] for a, b in pairwise(ends)]
+
+    @cached_property
+    def tokenizer(self) -> ByteTokenizer:
+        """For encoding; its vocabulary must be the one that decoding knows."""
+        tokenizer = ByteTokenizer.from_json(self.tokenizer_json)
+        if tokenizer.token_bytes != self.token_bytes:
+            raise LaconicError(
+                f"{self.path}: {TOKENIZER} belongs to another vocabulary; export the checkpoint again"
+            )
+        return tokenizer
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on disk of all that coding needs (the card is left out)."""
+        if self.path is None:
+            raise LaconicError("this checkpoint has not been saved yet: call save(folder) first")
+        return sum((self.path / name).stat().st_size for name in (TENSORS, CONFIG, TOKENIZER))
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the folder beside its final place and rename it; an existing folder is an error."""
+        from safetensors.numpy import save_file
+
+        target = Path(folder)
+        if target.exists():
+            raise LaconicError(f"{target} exists: choose another folder or remove it first")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            save_file({k: np.ascontiguousarray(v) for k, v in self.tensors.items()}, partial / TENSORS)
+            head: dict[str, Any] = {
+                "config": asdict(self.config),
+                "id": self.id.hex(),
+                "tokenizer_sha256": hashlib.sha256(self.tokenizer_json.encode()).hexdigest(),
+                "summary": self.summary,
+            }
+            head["sha256"] = hashlib.sha256(_canonical(head)).hexdigest()
+            (partial / CONFIG).write_text(json.dumps(head, indent=1, sort_keys=True) + "\n")
+            (partial / TOKENIZER).write_text(self.tokenizer_json)
+            (partial / CARD).write_text(self.card)
+            partial.chmod(0o755)
+            partial.rename(target)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        self.path = target
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "FrozenCheckpoint":
+        """Read and verify a folder.
+
+        Raises:
+            LaconicError: a file is missing, damaged, of another spec version or out of range.
+        """
+        path = Path(folder)
+        missing = [name for name in (TENSORS, CONFIG, TOKENIZER) if not (path / name).is_file()]
+        if missing:
+            raise LaconicError(
+                f"{path} is no frozen checkpoint ({', '.join(missing)} missing): see `laconic models`"
+            )
+        head = _read_head(path / CONFIG)
+        config = _read_config(path / CONFIG, head["config"])
+        tensors = _read_tensors(path / TENSORS)
+        tokenizer_json = (path / TOKENIZER).read_bytes()
+        damaged = LaconicError(
+            f"{path} is damaged (its content is not what its id says): get a good copy, or export it again"
+        )
+        if hashlib.sha256(tokenizer_json).hexdigest() != head["tokenizer_sha256"]:
+            raise damaged
+        try:
+            loaded = cls(config, tensors, tokenizer_json.decode(), head["summary"], path=path)
+        except LaconicError as error:
+            raise LaconicError(f"{path}: {error}") from None
+        if loaded.id.hex() != head["id"]:
+            raise damaged
+        card = path / CARD
+        loaded.card = card.read_text(errors="replace") if card.is_file() else ""
+        return loaded
+
+
+def _read_head(path: Path) -> dict[str, Any]:
+    damaged = LaconicError(f"{path} is damaged: get a good copy of the checkpoint, or export it again")
+    try:
+        parsed: Any = json.loads(path.read_bytes())
+        head = cast(dict[str, Any], parsed)
+        sha256 = head.pop("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise damaged from None
+    spec = head.get("config", {}).get("spec") if isinstance(head.get("config"), dict) else None
+    if spec != FrozenConfig.spec:
+        raise LaconicError(
+            f"{path} is of spec version {spec}, this laconic reads version {FrozenConfig.spec}: "
+            "install the laconic that made it, or export the checkpoint again"
+        )
+    if hashlib.sha256(_canonical(head)).hexdigest() != sha256:
+        raise damaged
+    if set(head) != {"config", "id", "tokenizer_sha256", "summary"}:
+        raise damaged
+    return head
+
+
+def _read_config(path: Path, values: dict[str, Any]) -> FrozenConfig:
+    known = {field.name: field.type for field in fields(FrozenConfig)}
+    if set(values) != set(known):
+        odd = sorted(set(values) ^ set(known))
+        raise LaconicError(
+            f"{path}: the shape's keys {odd} are unknown or missing; export the checkpoint again"
+        )
+    config = FrozenConfig(**values)
+    faults = config.problems()
+    if faults:
+        raise LaconicError(f"{path}: {'; '.join(faults)}")
+    return config
+
+
+def _read_tensors(path: Path) -> dict[str, Array]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError, AttributeError) as error:
+        raise LaconicError(
+            f"{path} is damaged ({error}): get a good copy of the checkpoint, or export it again"
+        ) from None

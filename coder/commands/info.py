@@ -1,0 +1,58 @@
+"""`laconic info`: what a file says of itself, without decoding it."""
+
+import argparse
+import io
+from typing import BinaryIO
+
+from ..access import Layout, read_header, read_layout
+from ..container import METHOD_NAMES, MODEL, PREFIX, VERSION
+from ..registry import available
+from . import shared
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    shared.add_files(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    def one(name: str) -> None:
+        with shared.opened(name, compressed=True) as source:
+            file = source if source.seekable() else io.BytesIO(source.read())
+            print(f"{shared.label(name)}\n{describe(file, read_layout(file))}")
+
+    return shared.each(args.files, one)
+
+
+def describe(file: BinaryIO, layout: Layout) -> str:
+    """The lines that `laconic info` prints for a file."""
+    methods: dict[str, int] = dict.fromkeys(METHOD_NAMES, 0)
+    tokens, streams = 0, set[int]()
+    for entry in layout.entries:
+        header, _ = read_header(file, layout, entry)
+        methods[METHOD_NAMES[header.method]] += 1
+        if header.method == MODEL:
+            tokens += header.tokens
+            streams.add(header.streams)
+    used = ", ".join(f"{count:,} {name}" for name, count in methods.items() if count)
+    rows = [
+        ("format version", str(VERSION)),
+        ("checkpoint", _checkpoint(layout.prologue.checkpoint)),
+        ("segments", f"{len(layout.entries):,} ({used})"),
+        ("original", f"{layout.original_length:,} bytes"),
+        ("compressed", f"{layout.size:,} bytes"),
+    ]
+    if streams:
+        low, high = min(streams), max(streams)
+        rows.append(("tokens", f"{tokens:,}"))
+        rows.append(("streams", f"{high}" if low == high else f"{low} to {high}"))
+    if layout.original_length:
+        rows.append(("ratio", f"{layout.original_length / layout.size:.3f}"))
+        rows.append(("bits per byte", f"{8 * layout.size / layout.original_length:.3f}"))
+    return "\n".join(f"  {name:<15} {value}" for name, value in rows)
+
+
+def _checkpoint(prefix: bytes | None) -> str:
+    if prefix is None:
+        return "none"
+    names = [listing.name for listing in available() if listing.id[:PREFIX] == prefix]
+    return f"{prefix.hex()} ({names[0] if names else 'not here'})"

@@ -1,0 +1,166 @@
+"""What the codec's commands have in common: arguments, inputs and outputs, going on after a failure."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import LaconicError
+from ..files import SUFFIX, PendingFile
+from ..registry import Decoder, find
+
+STANDARD = "-"  # stands for stdin and stdout
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="*", metavar="FILE", help="files; none, or -, means standard input")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="OUT", help="file to write; - means standard output")
+    parser.add_argument("-c", "--stdout", action="store_true", help="write to standard output")
+    parser.add_argument("-f", "--force", action="store_true", help="replace what exists, write to a terminal")
+    parser.add_argument("-k", "--keep", action="store_true", help="keep the source: it always is")
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-T", "--threads", type=count, metavar="N", help="threads of the engine")
+    parser.add_argument(
+        "--engine", metavar="E", help="numpy or torch: the bytes are the same (default: fastest)"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+
+
+def add_decoder(parser: argparse.ArgumentParser) -> None:
+    text = "one more checkpoint to decode with: folder, name or id"
+    parser.add_argument("-m", "--model", metavar="CHECKPOINT", help=text)
+    add_engine(parser)
+
+
+def decoder(args: argparse.Namespace, recovering: bool = False) -> Decoder:
+    """As -m, --engine and -T say."""
+    model = None if args.model in (None, "none") else find(args.model).path
+    return Decoder(model, args.engine, args.threads, recovering)
+
+
+def count(text: str) -> int:
+    """An argument that is a whole number above zero."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def size(text: str) -> int:
+    """An argument in bytes: 1000, 64K, 4M (binary units)."""
+    units = {"K": 1 << 10, "M": 1 << 20}
+    unit = units.get(text[-1:].upper(), 1)
+    return count(text if unit == 1 else text[:-1]) * unit
+
+
+def usage_error(message: str) -> int:
+    print(f"laconic: error: {message}", file=sys.stderr)
+    return 2
+
+
+def explain(error: BaseException) -> str:
+    """One line for what stopped a command."""
+    if isinstance(error, MemoryError):
+        return "out of memory: choose smaller segments by --segment-size, or fewer streams by --streams"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def each(names: Sequence[str], action: Callable[[str], int | None]) -> int:
+    """Do it to each file, going on after a failure; exit status 1 if any failed."""
+    status = 0
+    for name in names or [STANDARD]:
+        try:
+            status = max(status, action(name) or 0)
+        except BrokenPipeError:
+            raise
+        except (LaconicError, OSError, MemoryError) as error:
+            reason = explain(error)
+            prefix = "" if reason.startswith(name) else f"{label(name)}: "
+            print(f"laconic: error: {prefix}{reason}", file=sys.stderr)
+            status = 1
+    return status
+
+
+def label(name: str) -> str:
+    return "(stdin)" if name == STANDARD else name
+
+
+@contextmanager
+def opened(name: str, compressed: bool) -> Generator[BinaryIO, None, None]:
+    """The input, for reading.
+
+    Raises:
+        LaconicError: it is a folder, or compressed data is to come from a terminal.
+    """
+    if name == STANDARD:
+        if compressed and sys.stdin.isatty():
+            raise LaconicError("compressed data is not read from a terminal: name a file")
+        yield sys.stdin.buffer
+        return
+    if os.path.isdir(name):
+        raise LaconicError(
+            f"{name} is a folder: pack it first (tar -cf - {name} | laconic compress -o OUT.lac)"
+        )
+    with open(name, "rb") as file:
+        yield file
+
+
+@contextmanager
+def output(name: str, path: str, force: bool, binary: bool) -> Generator[BinaryIO, None, None]:
+    """Where the result of input `name` goes: a file that appears on success, or stdout for path "-".
+
+    Raises:
+        LaconicError: it exists, is the input, or is a terminal that should not see binary data.
+    """
+    if path == STANDARD:
+        if binary and not force and sys.stdout.isatty():
+            raise LaconicError("compressed data is not written to a terminal: use -o, or -f to insist")
+        with _blaming("(stdout)"):
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        return
+    if name != STANDARD and os.path.exists(path) and os.path.samefile(name, path):
+        raise LaconicError(f"{name} is both the source and the output: name another by -o")
+    regular = name != STANDARD and os.path.isfile(name)
+    like = os.stat(name) if regular else None
+    with _blaming(path), PendingFile(path, force, like) as pending:
+        yield pending.file
+        pending.commit()
+
+
+@contextmanager
+def _blaming(path: str) -> Generator[None, None, None]:
+    """Failed writes do not say where: name the output where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and not error.filename:
+            raise OSError(error.errno, error.strerror, path) from None
+        raise
+
+
+def output_path(name: str, args: argparse.Namespace, default: Callable[[str], str]) -> str:
+    """By -o, -c, or by the input's name."""
+    if args.stdout:
+        return STANDARD
+    if args.output is not None:
+        return args.output
+    return STANDARD if name == STANDARD else default(name)
+
+
+def without_suffix(name: str) -> str:
+    base = name.removesuffix(SUFFIX)
+    if base == name or not Path(name).name.removesuffix(SUFFIX):
+        raise LaconicError(f"{name} does not end in {SUFFIX}: name the output by -o")
+    return base

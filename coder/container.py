@@ -1,0 +1,354 @@
+"""The .lac container, version 1, written and read as a stream. docs/format.md is normative.
+
+A file of one segment is a prologue, a header, the payload and two checks; a file of many is a prologue,
+segments that begin with a marker each, and an index. This module moves bytes and knows nothing of models;
+`access.py` reads by seeking.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
+
+from .errors import LaconicError
+
+MAGIC = b"\xabLAC"
+SEGMENT_MARK = b"\xb5SEG"
+INDEX_MARK = b"\xb5IDX"
+VERSION = 1
+SINGLE, WITHOUT_CHECKPOINT = 1, 2  # flags
+RAW, MODEL, LZMA = 0, 1, 2  # methods
+METHOD_NAMES = ("raw", "model", "lzma")
+MAX_SEGMENT = 1 << 28  # original bytes of a segment
+MAX_STREAMS = 4096
+MAX_POSITION = (1 << 56) - 1
+PREFIX = 8  # bytes of the checkpoint's id
+CHECK = 4  # bytes of each check
+DIGEST = 8  # bytes of the index's digest
+_PIECE = 1 << 20
+
+
+class DamageError(LaconicError):
+    """The file is not what was written."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A coded stretch of the original."""
+
+    method: int
+    original_length: int
+    payload: bytes
+    tokens: int = 0  # MODEL only, as is the next
+    streams: int = 0
+
+
+Decode = Callable[[Segment, bytes | None], bytes]  # the segment and the prefix of its checkpoint's id
+
+
+class Stored(NamedTuple):
+    """A segment as found in a file, its stored check already verified."""
+
+    segment: Segment
+    position: int  # of its first byte in the original
+    content_check: bytes
+    checkpoint: bytes | None  # prefix of the id
+
+
+@dataclass(frozen=True)
+class Prologue:
+    """What a file begins with."""
+
+    single: bool
+    checkpoint: bytes | None  # prefix of the id
+
+    def pack(self) -> bytes:
+        flags = (SINGLE if self.single else 0) | (WITHOUT_CHECKPOINT if self.checkpoint is None else 0)
+        return MAGIC + bytes([VERSION << 4 | flags]) + (self.checkpoint or b"")
+
+
+def pack_varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first, the high bit set on all bytes but the last."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def pack_header(segment: Segment) -> bytes:
+    """Method and lengths, without the coded length, which only segments of many carry."""
+    header = bytes([segment.method]) + pack_varint(segment.original_length)
+    if segment.method == MODEL:
+        header += pack_varint(segment.tokens) + pack_varint(segment.streams)
+    return header
+
+
+def check(*parts: bytes) -> bytes:
+    """BLAKE2b of 4 bytes over the parts joined."""
+    digest = hashlib.blake2b(digest_size=CHECK)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+class Source:
+    """Reads exact amounts from a file or pipe, and knows how far it is."""
+
+    def __init__(self, stream: BinaryIO, position: int = 0) -> None:
+        self.stream = stream
+        self.position = position
+
+    def up_to(self, count: int) -> bytes:
+        """`count` bytes, fewer only at the end; memory grows with what is there, not with what is claimed."""
+        pieces: list[bytes] = []
+        while count > 0:
+            piece = self.stream.read(min(count, _PIECE))
+            if not piece:
+                break
+            pieces.append(piece)
+            count -= len(piece)
+            self.position += len(piece)
+        return b"".join(pieces)
+
+    def exactly(self, count: int) -> bytes:
+        data = self.up_to(count)
+        if len(data) < count:
+            raise truncated(self.position)
+        return data
+
+    def varint(self, low: int, high: int, name: str) -> int:
+        start, value, shift = self.position, 0, 0
+        while True:
+            byte = self.exactly(1)[0]
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+            if value > high or shift > 63:
+                break
+        if (byte == 0 and shift > 7) or byte > 127 or not low <= value <= high:
+            raise damaged(f"{name} at byte {start} is no number from {low} to {high}")
+        return value
+
+    def header(self) -> Segment:
+        """Method and lengths of a segment, its payload still empty."""
+        method = self.exactly(1)[0]
+        if method >= len(METHOD_NAMES):
+            raise damaged(f"method {method} at byte {self.position - 1} is unknown")
+        original = self.varint(0, MAX_SEGMENT, "the original length")
+        if method != MODEL:
+            return Segment(method, original, b"")
+        tokens = self.varint(1, max(1, original), "the number of tokens")
+        streams = self.varint(1, min(tokens, MAX_STREAMS), "the number of streams")
+        return Segment(method, original, b"", tokens, streams)
+
+    def end(self) -> None:
+        if self.up_to(1):
+            raise damaged(f"something follows the end of the file at byte {self.position - 1}")
+
+
+def truncated(position: int) -> DamageError:
+    return DamageError(
+        f"the file ends after {position} bytes, before its end: it is truncated; "
+        "get it again, or save what is sound by decompress --recover"
+    )
+
+
+def damaged(what: str) -> DamageError:
+    return DamageError(
+        f"the file is damaged: {what}; get it again, or save what is sound by decompress --recover"
+    )
+
+
+def _with_payload(header: Segment, payload: bytes) -> Segment:
+    """The segment, if its payload has a length that its method allows."""
+    if header.method == RAW:
+        sound = len(payload) == header.original_length
+    else:
+        sound = len(payload) < header.original_length
+    if not sound:
+        raise damaged(
+            f"{len(payload)} bytes cannot hold {header.original_length} by {METHOD_NAMES[header.method]}"
+        )
+    return Segment(header.method, header.original_length, payload, header.tokens, header.streams)
+
+
+def read_prologue(source: Source) -> Prologue:
+    """Raises LaconicError for what is no .lac file, or one of another version."""
+    magic = source.up_to(len(MAGIC))
+    if magic != MAGIC:
+        if MAGIC.startswith(magic):
+            raise truncated(len(magic))
+        raise LaconicError(f"this is no .lac file: it begins with {magic.hex(' ')}, not {MAGIC.hex(' ')}")
+    version, flags = divmod(source.exactly(1)[0], 16)
+    if version != VERSION:
+        raise LaconicError(
+            f"the file is of format version {version}, this laconic reads {VERSION}: install another"
+        )
+    if flags & ~(SINGLE | WITHOUT_CHECKPOINT):
+        raise damaged(f"flags {flags:#x} are reserved")
+    checkpoint = None if flags & WITHOUT_CHECKPOINT else source.exactly(PREFIX)
+    return Prologue(bool(flags & SINGLE), checkpoint)
+
+
+def read_marked(source: Source, checkpoint: bytes | None) -> tuple[Stored, bytes]:
+    """A segment of a file of many, from after its marker on; verified.
+
+    Returns:
+        The segment and its two checks, as the index repeats them.
+    """
+    header = source.header()
+    coded = source.varint(0, header.original_length, "the coded length")
+    position = source.varint(0, MAX_POSITION, "the position")
+    checks = source.exactly(2 * CHECK)
+    segment = _with_payload(header, source.exactly(coded))
+    if not segment.original_length:
+        raise damaged("a segment of many is empty")
+    content, stored = checks[:CHECK], checks[CHECK:]
+    if check(_marked_header(segment, position), content, segment.payload) != stored:
+        raise damaged(f"the segment that ends at byte {source.position} does not match its checksum")
+    return Stored(segment, position, content, checkpoint), checks
+
+
+def read_single(source: Source, prologue: Prologue) -> Stored:
+    """The one segment of a file of one, from after the prologue to the end; verified."""
+    header = source.header()
+    if (header.method == MODEL) == (prologue.checkpoint is None):
+        raise damaged("method and flags contradict each other")
+    rest = source.up_to(header.original_length + 2 * CHECK)
+    if len(rest) < 2 * CHECK:
+        raise truncated(source.position)
+    source.end()
+    payload, content, stored = rest[: -2 * CHECK], rest[-2 * CHECK : -CHECK], rest[-CHECK:]
+    if check(prologue.pack(), pack_header(header), payload, content) != stored:
+        raise damaged("its content does not match its checksum, or its end is missing")
+    return Stored(_with_payload(header, payload), 0, content, prologue.checkpoint)
+
+
+def restore(stored: Stored, decode: Decode) -> bytes:
+    """The original bytes of a segment.
+
+    Raises:
+        DamageError: they are not those that were coded.
+    """
+    data = decode(stored.segment, stored.checkpoint)
+    if check(data) != stored.content_check:
+        raise DamageError(
+            f"the {stored.segment.original_length} bytes from {stored.position} on decode to something else, "
+            "though the file is as it was written: try --engine numpy"
+        )
+    return data
+
+
+def _marked_header(segment: Segment, position: int) -> bytes:
+    return pack_header(segment) + pack_varint(len(segment.payload)) + pack_varint(position)
+
+
+class _Index:
+    """Collects what the end of a file of many says; writer and reader build the same bytes."""
+
+    def __init__(self, prologue: Prologue) -> None:
+        self.prologue = prologue
+        self.entries = bytearray()
+        self.count = 0
+
+    def add(self, size: int, original_length: int, checks: bytes) -> None:
+        self.entries += pack_varint(size) + pack_varint(original_length) + checks
+        self.count += 1
+
+    def pack(self) -> bytes:
+        index = INDEX_MARK + pack_varint(self.count) + self.entries
+        digest = index_digest(self.prologue, index)
+        return index + digest + (len(index) + DIGEST).to_bytes(4, "little")
+
+
+def index_digest(prologue: Prologue, index: bytes) -> bytes:
+    """The digest of the whole: the index repeats every segment's checks, so that this binds every byte."""
+    return hashlib.blake2b(prologue.pack() + index, digest_size=DIGEST).digest()
+
+
+def read_segments(source: Source) -> Iterator[Stored]:
+    """Every segment of a file or pipe, from its first byte on, each verified; then its end.
+
+    Raises:
+        LaconicError: what is no .lac file, truncated, damaged anywhere, or goes on after its end. It may come
+            after sound segments.
+    """
+    prologue = read_prologue(source)
+    if prologue.single:
+        yield read_single(source, prologue)
+        return
+    index, position, number = _Index(prologue), 0, 0
+    while True:
+        start = source.position
+        mark = source.exactly(len(SEGMENT_MARK))
+        if mark == INDEX_MARK:
+            break
+        if mark != SEGMENT_MARK:
+            raise damaged(f"neither a segment nor the index begins at byte {start}")
+        stored, checks = read_marked(source, prologue.checkpoint)
+        if stored.position != position:
+            raise damaged(
+                f"segment {number} begins at {stored.position} of the original, expected was {position}"
+            )
+        index.add(source.position - start, stored.segment.original_length, checks)
+        position += stored.segment.original_length
+        number += 1
+        yield stored
+    if not number:
+        raise damaged("it holds no segment")
+    expected = index.pack()[len(INDEX_MARK) :]
+    if source.exactly(len(expected)) != expected:
+        raise damaged(f"the index at byte {start} does not match the {number} segments before it")
+    source.end()
+
+
+class Writer:
+    """Writes segments as they come; one is held back, for a file of one segment has a shorter form."""
+
+    def __init__(self, target: BinaryIO, checkpoint_id: bytes | None) -> None:
+        """`checkpoint_id` is None where no segment will need a model."""
+        self.target = target
+        self.prefix = None if checkpoint_id is None else checkpoint_id[:PREFIX]
+        self.index = _Index(Prologue(False, self.prefix))
+        self.position = 0
+        self.bytes_written = 0
+        self.held: tuple[Segment, bytes] | None = None
+
+    def _write(self, data: bytes) -> None:
+        self.target.write(data)
+        self.bytes_written += len(data)
+
+    def add(self, segment: Segment, original: bytes) -> None:
+        """Take the next segment, whose original bytes are not empty."""
+        assert 0 < len(original) == segment.original_length <= MAX_SEGMENT
+        content = check(original)
+        if self.held is not None:
+            if self.index.count == 0:
+                self._write(self.index.prologue.pack())
+            self._write_marked(*self.held)
+        self.held = segment, content
+
+    def _write_marked(self, segment: Segment, content: bytes) -> None:
+        header = _marked_header(segment, self.position)
+        checks = content + check(header, content, segment.payload)
+        self._write(SEGMENT_MARK + header + checks)
+        self._write(segment.payload)
+        size = len(SEGMENT_MARK) + len(header) + len(checks) + len(segment.payload)
+        self.index.add(size, segment.original_length, checks)
+        self.position += segment.original_length
+
+    def finish(self) -> None:
+        """Write what is held back and the end; nothing is added after it."""
+        if self.held is not None and self.index.count:
+            self._write_marked(*self.held)
+            self._write(self.index.pack())
+            return
+        segment, content = self.held or (Segment(RAW, 0, b""), check())
+        prologue = Prologue(True, self.prefix if segment.method == MODEL else None).pack()
+        header = pack_header(segment)
+        self._write(prologue + header)
+        self._write(segment.payload)
+        self._write(content + check(prologue, header, segment.payload, content))

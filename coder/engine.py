@@ -1,0 +1,48 @@
+"""Engines: what evaluates a frozen checkpoint, and how one is chosen."""
+
+import importlib.util
+from typing import Any, Protocol
+
+from .checkpoint import FrozenCheckpoint
+from .errors import LaconicError
+from .fixedpoint import Array
+
+ENGINES = ("torch", "numpy")  # the fastest first
+
+
+class Engine(Protocol):
+    """Every engine gives the same integers, whatever the batch, the chunking and the threads."""
+
+    name: str
+    vocab_size: int
+
+    def start(self, num_streams: int) -> Any:
+        """A state of `num_streams` streams that have seen nothing."""
+        ...
+
+    def advance(self, state: Any, ids: Array) -> Array:
+        """Feed ids [S, T], updating `state`; returns the logits after each token, int32 [S, T, V].
+
+        Logits are in units of 2^-10 bits. The first token of a stream is the begin id, V.
+        """
+        ...
+
+
+def load_engine(checkpoint: FrozenCheckpoint, name: str | None = None, threads: int | None = None) -> Engine:
+    """The engine called `name`, or the fastest that is installed.
+
+    Raises:
+        LaconicError: an engine that does not exist, or whose library is missing.
+    """
+    if name is not None and name not in ENGINES:
+        raise LaconicError(f"there is no engine {name!r}: choose one of {', '.join(ENGINES)}")
+    has_torch = importlib.util.find_spec("torch") is not None
+    if name == "torch" and not has_torch:
+        raise LaconicError("engine torch needs torch: pip install 'laconic[train]', or choose --engine numpy")
+    if name == "torch" or (name is None and has_torch):
+        from .torch_engine import TorchEngine
+
+        return TorchEngine(checkpoint, threads)
+    from .reference import NumpyEngine
+
+    return NumpyEngine(checkpoint)

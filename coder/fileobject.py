@@ -1,0 +1,208 @@
+"""laconic.open: compressed files as Python file objects, in the manner of gzip.open."""
+
+import io
+import os
+from bisect import bisect_right
+from types import TracebackType
+from typing import IO, Any, BinaryIO, cast
+
+from . import registry
+from .access import read_layout, read_stored
+from .codec import Model, encode_segment
+from .container import Writer, restore
+from .errors import LaconicError
+from .files import SEGMENT_SIZE, Name, PendingFile, check_sizes, extra_model, open_model
+
+
+class LacReader(io.RawIOBase):
+    """The original bytes of a file, seekable; the segment last used is kept."""
+
+    def __init__(self, file: BinaryIO, decoder: registry.Decoder) -> None:
+        self._file = file
+        self._decoder = decoder
+        self._layout = read_layout(file)
+        self._ends = [entry.position + entry.original_length for entry in self._layout.entries]
+        self._position = 0
+        self._kept: tuple[int, bytes] | None = None  # number of a segment, and its bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def _segment(self, number: int) -> bytes:
+        if self._kept is None or self._kept[0] != number:
+            entry = self._layout.entries[number]
+            self._kept = number, restore(read_stored(self._file, self._layout, entry), self._decoder)
+        return self._kept[1]
+
+    def readinto(self, buffer: Any) -> int:
+        number = bisect_right(self._ends, self._position)
+        # An empty file has one empty segment, which is verified like any other.
+        if number == len(self._ends) and self._layout.original_length:
+            return 0
+        number = min(number, len(self._ends) - 1)
+        begin = self._position - self._layout.entries[number].position
+        data = self._segment(number)[begin : begin + len(buffer)]
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._layout.original_length}[
+            whence
+        ]
+        if base + offset < 0:
+            raise ValueError(f"position {base + offset} lies before the beginning")
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+class LacWriter(io.BufferedIOBase):
+    """Compresses what is written to it; the file appears when it is closed.
+
+    Left by an exception inside `with`, or never closed, it leaves nothing behind.
+    """
+
+    def __init__(
+        self, pending: PendingFile, model: Model | None, streams: int | None, segment_size: int
+    ) -> None:
+        self.name = os.fspath(pending.path)
+        self._pending = pending
+        self._model = model
+        self._streams = streams
+        self._segment_size = segment_size
+        self._buffer = bytearray()
+        self._writer = Writer(pending.file, None if model is None else model.checkpoint.id)
+        self._failed = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if self.closed:
+            raise ValueError("write to a closed file")
+        view = memoryview(data).cast("B")
+        self._buffer += view
+        while len(self._buffer) >= self._segment_size:
+            self._encode(self._segment_size)
+        return len(view)
+
+    def _encode(self, length: int) -> None:
+        data = bytes(self._buffer[:length])
+        del self._buffer[:length]
+        try:
+            self._writer.add(encode_segment(data, self._model, self._streams), data)
+        except BaseException:
+            self._failed = True  # a later close must not publish what is incomplete
+            raise
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            if not self._failed:
+                if self._buffer:
+                    self._encode(len(self._buffer))
+                self._writer.finish()
+                self._pending.commit()
+        finally:
+            self._pending.discard()
+            super().close()
+
+    def abort(self) -> None:
+        """Close without leaving a file."""
+        self._failed = True
+        self.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_writer"):
+            self.abort()
+
+
+class _TextWriter(io.TextIOWrapper):
+    """Text over a LacWriter, which must hear of exceptions."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            lac = self.buffer
+            assert isinstance(lac, LacWriter)
+            lac.abort()
+        else:
+            self.close()
+
+    def __del__(self) -> None:
+        lac = self.buffer
+        assert isinstance(lac, LacWriter)
+        lac.abort()
+
+
+def open_file(
+    path: Name,
+    mode: str = "rb",
+    model: Name | Model | None = "default",
+    *,
+    engine: str | None = None,
+    threads: int | None = None,
+    streams: int | None = None,
+    segment_size: int = SEGMENT_SIZE,
+    encoding: str = "utf-8",
+    errors: str | None = None,
+    newline: str | None = None,
+) -> IO[Any]:
+    """Open a .lac file as gzip.open opens a .gz.
+
+    Args:
+        mode: "rb", "wb" or "xb", or with "t" for text; "r", "w" and "x" mean bytes. "x" fails on what exists.
+        model: to write, the checkpoint to use ("none": no model); to read, one more place to look.
+        engine, threads, streams, segment_size: as for `compress`.
+        encoding, errors, newline: of text, as for the built-in open.
+
+    Returns:
+        A file object. One that reads is seekable; one that writes lets the file appear when it is closed.
+
+    Raises:
+        LaconicError: as `compress` and `decompress`; also while reading and writing.
+        ValueError: an unknown mode.
+    """
+    kind, text = mode.replace("t", "").replace("b", ""), "t" in mode
+    if kind not in ("r", "w", "x") or sorted(mode) not in (
+        sorted(kind),
+        sorted(kind + "b"),
+        sorted(kind + "t"),
+    ):
+        raise ValueError(f"mode {mode!r}: choose rb, wb, xb, rt, wt or xt")
+    if kind == "r":
+        decoder = registry.Decoder(extra_model(model), engine, threads)
+        if os.path.isdir(path):
+            raise LaconicError(f"{os.fspath(path)} is a folder: name a file")
+        file = open(path, "rb")  # noqa: SIM115 - the reader closes it
+        try:
+            reader = io.BufferedReader(LacReader(file, decoder))
+        except BaseException:
+            file.close()
+            raise
+        return io.TextIOWrapper(reader, encoding, errors, newline) if text else reader
+    check_sizes(streams, segment_size)
+    loaded = open_model(model, engine, threads)
+    writer = LacWriter(PendingFile(path, force=kind == "w"), loaded, streams, segment_size)
+    return cast(IO[Any], _TextWriter(writer, encoding, errors, newline) if text else writer)

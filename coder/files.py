@@ -1,0 +1,232 @@
+"""Whole files and byte strings: streaming compression and decompression, output that appears when done."""
+
+import io
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from . import registry
+from .container import MAX_SEGMENT, MAX_STREAMS, Source, Writer, read_segments, restore
+from .errors import LaconicError
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from .codec import Model
+
+SUFFIX = ".lac"
+SEGMENT_SIZE = 1 << 20
+Name = str | os.PathLike[str]
+
+
+class Totals(NamedTuple):
+    """Bytes of a file before and after compression."""
+
+    original: int
+    coded: int
+
+
+def open_model(
+    model: "Name | Model | None", engine: str | None = None, threads: int | None = None
+) -> "Model | None":
+    """The model to compress with: a checkpoint's name, path or id; None or "none" for no model.
+
+    An opened model is returned as it is.
+
+    Raises:
+        LaconicError: there is no such checkpoint, or it is damaged, or there is no such engine.
+    """
+    if model is None or model == "none":
+        return None
+    if not isinstance(model, str | os.PathLike):
+        return model
+    return registry.open_model(registry.find(model), engine, threads)
+
+
+def check_sizes(streams: int | None, segment_size: int) -> None:
+    """Raises LaconicError for what the format does not allow."""
+    if streams is not None and not 1 <= streams <= MAX_STREAMS:
+        raise LaconicError(f"{streams} streams: choose from 1 to {MAX_STREAMS}")
+    if not 1 <= segment_size <= MAX_SEGMENT:
+        raise LaconicError(f"a segment of {segment_size} bytes: choose from 1 to {MAX_SEGMENT}")
+
+
+def compress_stream(
+    source: BinaryIO,
+    target: BinaryIO,
+    model: "Model | None",
+    streams: int | None = None,
+    segment_size: int = SEGMENT_SIZE,
+    progress: Progress | None = None,
+) -> Totals:
+    """Read to the end, segment by segment, and write a container.
+
+    Raises:
+        LaconicError: streams or segment_size are out of range.
+    """
+    from .codec import encode_segment
+
+    check_sizes(streams, segment_size)
+    reader, writer = Source(source), Writer(target, None if model is None else model.checkpoint.id)
+    shown = progress or Progress("", None, False)
+    while data := reader.up_to(segment_size):
+        begin = reader.position - len(data)
+
+        def report(part: float, begin: int = begin, length: int = len(data)) -> None:
+            # The segment held back is not written yet: count the finished ones on both sides.
+            shown.update(begin + part * length, begin + part * length, writer.bytes_written)
+
+        writer.add(encode_segment(data, model, streams, report), data)
+        report(1.0)
+    writer.finish()
+    return Totals(reader.position, writer.bytes_written)
+
+
+def decompress_stream(
+    source: BinaryIO, target: BinaryIO | None, decoder: registry.Decoder, progress: Progress | None = None
+) -> Totals:
+    """Read a container to its end; each segment is verified before it is written (to nowhere, if None).
+
+    Raises:
+        LaconicError: the file is damaged or truncated, goes on after its end, or its checkpoint is not here.
+    """
+    reader, original = Source(source), 0
+    shown = progress or Progress("", None, False)
+    for stored in read_segments(reader):
+        length, coded = stored.segment.original_length, len(stored.segment.payload)
+
+        def report(part: float, begin: int = original, length: int = length, coded: int = coded) -> None:
+            done = reader.position - (1 - part) * coded
+            shown.update(done, begin + part * length, done)
+
+        decoder.report = report
+        data = restore(stored, decoder)
+        if target is not None:
+            target.write(data)
+        original += length
+        report(1.0)
+    return Totals(original, reader.position)
+
+
+def compress(
+    data: bytes,
+    model: "Name | Model | None" = "default",
+    *,
+    engine: str | None = None,
+    threads: int | None = None,
+    streams: int | None = None,
+    segment_size: int = SEGMENT_SIZE,
+) -> bytes:
+    """Compress bytes into a .lac container.
+
+    Args:
+        model: a checkpoint's name, path or id, or what `open_model` returned; None or "none" for no model.
+        engine: what evaluates it (None: the fastest that is installed); the result is the same.
+        threads: that the engine may use.
+        streams: coded in lockstep, 1..4096 (None: by length).
+        segment_size: bytes a segment; segments are decoded independently of each other.
+
+    Raises:
+        LaconicError: there is no such checkpoint or engine, or a number is out of range.
+    """
+    target = io.BytesIO()
+    loaded = open_model(model, engine, threads)
+    compress_stream(io.BytesIO(data), target, loaded, streams, segment_size)
+    return target.getvalue()
+
+
+def decompress(
+    blob: bytes, model: "Name | Model | None" = None, *, engine: str | None = None, threads: int | None = None
+) -> bytes:
+    """The bytes that a .lac container holds, verified.
+
+    Args:
+        model: a checkpoint beside those in the known folders; the container itself names the one it needs.
+
+    Raises:
+        LaconicError: the container is damaged, or its checkpoint is not here.
+    """
+    target = io.BytesIO()
+    decompress_stream(io.BytesIO(blob), target, registry.Decoder(extra_model(model), engine, threads))
+    return target.getvalue()
+
+
+def extra_model(model: "Name | Model | None") -> "Name | Model | None":
+    """What -m means when decoding: "default" and "none" add nothing to the known checkpoints."""
+    return None if model in (None, "none", registry.DEFAULT) else model
+
+
+class PendingFile:
+    """A file written under a temporary name in its own folder, and renamed when it is complete.
+
+    As a context manager it removes the temporary file unless `commit` was called. What is no regular file
+    (a device, a pipe) is written directly.
+    """
+
+    def __init__(self, path: Name, force: bool, like: os.stat_result | None = None) -> None:
+        """
+        Args:
+            force: replace what exists.
+            like: status of the source, whose permissions and time of change the file will have.
+
+        Raises:
+            LaconicError: the path exists, is a folder, or lies in a folder that does not exist.
+        """
+        self.path = Path(path)
+        self.force = force
+        self.like = like
+        self.temporary: Path | None = None
+        self._check()
+        if self.path.exists() and not self.path.is_file():
+            self.file: BinaryIO = open(self.path, "wb")  # noqa: SIM115 - closed by commit and discard
+            return
+        self.temporary = self.path.parent / f".laconic-{secrets.token_hex(6)}.part"
+        mode = 0o666 if like is None else stat.S_IMODE(like.st_mode) & 0o777 | stat.S_IWUSR
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        try:
+            self.file = os.fdopen(os.open(self.temporary, flags, mode), "wb")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
+
+    def _check(self) -> None:
+        if self.path.is_dir():
+            raise LaconicError(f"{self.path} is a folder: name a file by -o")
+        if not self.path.parent.is_dir():
+            raise LaconicError(f"{self.path}: the folder {self.path.parent} does not exist; make it first")
+        if not self.force and self.path.is_file():
+            raise LaconicError(f"{self.path} exists: choose another by -o, or replace it by -f")
+
+    def commit(self) -> None:
+        """Bring everything to the disk and give the file its name."""
+        if self.temporary is None:
+            self.file.close()
+            return
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        if self.like is not None:
+            os.chmod(self.temporary, stat.S_IMODE(self.like.st_mode) & 0o777)
+            os.utime(self.temporary, ns=(self.like.st_atime_ns, self.like.st_mtime_ns))
+        self._check()
+        os.replace(self.temporary, self.path)
+        self.temporary = None
+
+    def discard(self) -> None:
+        """Close and remove what has not been committed; may be called at any time, and twice."""
+        # A full disk is met again when closing flushes, and has been reported.
+        with suppress(OSError):
+            self.file.close()
+        if self.temporary is not None:
+            self.temporary.unlink(missing_ok=True)
+            self.temporary = None
+
+    def __enter__(self) -> "PendingFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()

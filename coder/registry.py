@@ -1,0 +1,166 @@
+"""Where checkpoints are found: by name, by path, or by the id that a file names.
+
+They lie in the package's `checkpoints` folder and in the folders that the environment variable
+LACONIC_CHECKPOINTS lists (separated as in PATH). Searching reads `config.json` alone; only the checkpoint
+that is chosen is loaded, and verified.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from .container import MODEL, PREFIX, Segment
+from .errors import LaconicError
+
+if TYPE_CHECKING:
+    from .codec import Model, Report
+
+VARIABLE = "LACONIC_CHECKPOINTS"
+SHIPPED = Path(__file__).parent.parent / "checkpoints"
+DEFAULT = "default"
+_MIN_ID_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A checkpoint as its folder describes it; unverified."""
+
+    name: str
+    path: Path
+    id: bytes
+    summary: dict[str, Any]
+
+
+def read_listing(path: Path) -> Listing | None:
+    """What `path`/config.json says, or None where it is no description of a checkpoint."""
+    try:
+        parsed: Any = json.loads((path / "config.json").read_bytes())
+        head = cast(dict[str, Any], parsed)
+        identity = bytes.fromhex(head["id"])
+        summary = cast(dict[str, Any], dict(head.get("summary", {})))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Listing(path.name, path, identity, summary) if len(identity) == 32 else None
+
+
+def available() -> Iterator[Listing]:
+    """Every checkpoint in the known folders, those of LACONIC_CHECKPOINTS first, by name."""
+    listed = [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
+    for folder in [*listed, SHIPPED]:
+        try:
+            candidates = sorted(folder.iterdir())
+        except OSError:
+            continue
+        for path in candidates:
+            listing = read_listing(path)
+            if listing is not None:
+                yield listing
+
+
+def _what_is_here() -> str:
+    names = [f"{listing.name} ({listing.id[:4].hex()})" for listing in available()]
+    return ", ".join(names) or "none"
+
+
+def find(wanted: str | os.PathLike[str]) -> Listing:
+    """The checkpoint that a path, a name or the first digits of an id (at least 4) stand for.
+
+    Raises:
+        LaconicError: there is none, or several.
+    """
+    text = os.fspath(wanted)
+    path = Path(text)
+    if (path / "config.json").is_file():
+        listing = read_listing(path)
+        if listing is None:
+            raise LaconicError(f"{path} is no frozen checkpoint: make one by laconic train or laconic export")
+        return listing
+    here = list(available())
+    for listing in here:
+        if listing.name == text:
+            return listing
+    if len(text) >= _MIN_ID_DIGITS:
+        matching = {listing.id: listing for listing in here if listing.id.hex().startswith(text.lower())}
+        if len(matching) > 1:
+            raise LaconicError(
+                f"{len(matching)} checkpoints have ids that begin with {text}: give more digits"
+            )
+        if matching:
+            return next(iter(matching.values()))
+    if path.exists():
+        raise LaconicError(
+            f"{text} is no frozen checkpoint (it has no config.json); here are: {_what_is_here()}"
+        )
+    raise LaconicError(
+        f"there is no checkpoint {text!r}; here are: {_what_is_here()}. "
+        f"Give a folder, set {VARIABLE}, or choose -m none"
+    )
+
+
+def open_model(listing: Listing, engine: str | None = None, threads: int | None = None) -> "Model":
+    """Load and verify a checkpoint, and choose its engine (see `load_engine`)."""
+    from .checkpoint import FrozenCheckpoint
+    from .codec import Model
+    from .engine import load_engine
+
+    checkpoint = FrozenCheckpoint.load(listing.path)
+    return Model(checkpoint, load_engine(checkpoint, engine, threads))
+
+
+class Decoder:
+    """Decodes segments of any file, loading the checkpoints that they name when they are first needed."""
+
+    def __init__(
+        self,
+        extra: "str | os.PathLike[str] | Model | None" = None,
+        engine: str | None = None,
+        threads: int | None = None,
+        recovering: bool = False,
+    ) -> None:
+        """
+        Args:
+            extra: a checkpoint (path, name, id, or opened) beside those in the known folders.
+            recovering: a file's head may be wrong, so `extra` is taken where nothing matches.
+        """
+        self.engine = engine
+        self.threads = threads
+        self.recovering = recovering
+        self.models: dict[bytes | None, Model] = {}
+        self.extra: Listing | None = None
+        if isinstance(extra, str | os.PathLike):
+            self.extra = find(extra)
+        elif extra is not None:
+            self.models[extra.checkpoint.id[:PREFIX]] = extra
+        self.report: Report | None = None
+
+    def __call__(self, segment: Segment, checkpoint: bytes | None) -> bytes:
+        """The original bytes of a segment.
+
+        Raises:
+            LaconicError: it is damaged, or its checkpoint is not here.
+        """
+        from .codec import decode_segment
+
+        model = self._model(checkpoint) if segment.method == MODEL else None
+        return decode_segment(segment, model, self.report)
+
+    def _model(self, prefix: bytes | None) -> "Model":
+        if prefix not in self.models:
+            self.models[prefix] = open_model(self._find(prefix), self.engine, self.threads)
+        return self.models[prefix]
+
+    def _find(self, prefix: bytes | None) -> Listing:
+        for listing in [*([] if self.extra is None else [self.extra]), *available()]:
+            if listing.id[:PREFIX] == prefix:
+                return listing
+        if self.recovering and self.extra is not None:
+            return self.extra
+        if prefix is None:
+            raise LaconicError("the file needs a checkpoint and does not name it: name it by -m PATH")
+        raise LaconicError(
+            f"the file was made with checkpoint {prefix.hex()}, which is not here: name its folder by "
+            f"-m PATH or by {VARIABLE}; here are: {_what_is_here()}"
+        )

@@ -1,0 +1,1 @@
+"""Corpora of any size as documents of bytes, token shards, batches."""

@@ -1,0 +1,34 @@
+"""Batches of sequences from a token shard. B sequences of T tokens."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .shards import TokenShard
+
+
+def sequence_batch(
+    shard: TokenShard, indices: ArrayLike, seq_len: int, begin_id: int, shift: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sequences of a shard, to be predicted token by token.
+
+    Args:
+        indices: [B], which sequences; sequence i covers the tokens [shift + i * T, shift + (i + 1) * T).
+        seq_len: T, tokens.
+        begin_id: the token that stands before the first one of a sequence and of a document.
+        shift: tokens before sequence 0.
+
+    Returns:
+        inputs int64 [B, T], targets int64 [B, T]: the targets are the tokens, the input at j is the token before
+        target j. Every target is a token of the shard, and no token is in two sequences.
+    """
+    starts_B = shift + np.asarray(indices, dtype=np.int64) * seq_len
+    positions_BT = starts_B[:, None] + np.arange(seq_len)
+    assert positions_BT.size == 0 or (positions_BT[0].min() >= 0 and positions_BT.max() < shard.num_tokens)
+    targets_BT = shard.tokens[positions_BT].astype(np.int64)
+    inputs_BT = np.empty_like(targets_BT)
+    inputs_BT[:, 1:] = targets_BT[:, :-1]
+    inputs_BT[:, 0] = begin_id
+    for row, start in enumerate(starts_B.tolist()):
+        first, last = np.searchsorted(shard.offsets, (start, start + seq_len))
+        inputs_BT[row, shard.offsets[first:last] - start] = begin_id
+    return inputs_BT, targets_BT

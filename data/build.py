@@ -1,0 +1,162 @@
+"""From a corpus to a folder of token shards: in parallel, larger than memory, all or nothing."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..coder.errors import LaconicError
+from ..coder.tokenizer import ByteTokenizer
+from .corpus import Corpus, require_enough
+from .shards import VERSION, ShardWriter, TokenShard
+from .splits import SPLITS, Split, split_of
+
+MANIFEST = "manifest.json"
+BATCH_BYTES = 8_000_000  # text encoded at a time, on all threads
+
+
+def shard_path(folder: str | os.PathLike[str], split: Split) -> Path:
+    """Where a folder of shards keeps one split."""
+    return Path(folder) / f"{split}.tokens"
+
+
+def build_shards(
+    corpus: Corpus,
+    tokenizer: ByteTokenizer,
+    folder: str | os.PathLike[str],
+    validation_share: float = 0.02,
+    test_share: float = 0.02,
+) -> dict[Split, TokenShard]:
+    """The shards of a corpus, built unless the folder holds exactly these.
+
+    They are these if the sources, the sizes and times of their files, the tokenizer and the shares are. A build
+    that was interrupted leaves no manifest and is done again.
+
+    Returns:
+        The opened shard of each split.
+
+    Raises:
+        LaconicError: the corpus cannot be read or is too small, or a split with a share gets no document.
+    """
+    folder = Path(folder)
+    build = _describe(corpus, tokenizer, validation_share, test_share)
+    found = _opened(folder, build)
+    if found:
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for leftover in folder.glob("*.partial"):
+        leftover.unlink()
+    tokenizer_sha256 = hashlib.sha256(tokenizer.to_json().encode()).digest()
+    writers = {
+        split: ShardWriter(shard_path(folder, split), tokenizer.vocab_size, tokenizer_sha256)
+        for split in SPLITS
+    }
+    try:
+        for batch in _batches(corpus):
+            for document, ids in zip(batch, tokenizer.encode_batch(batch), strict=True):
+                writers[split_of(document, validation_share, test_share)].add(document, ids)
+        _check(writers, {"train": 1.0, "validation": validation_share, "test": test_share})
+        for writer in writers.values():
+            writer.close()
+    finally:
+        for writer in writers.values():
+            writer.discard()
+    shards = {split: TokenShard.open(shard_path(folder, split)) for split in SPLITS}
+    _write_manifest(folder, {"build": build, "splits": {s: _summary(shard) for s, shard in shards.items()}})
+    return shards
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a folder of shards was built from.
+
+    Returns:
+        {"build": {"sources", "files": [[path, bytes, mtime_ns]], ...}, "splits": {split: {"documents", "bytes",
+        "tokens", "sha256"}}}
+
+    Raises:
+        LaconicError: there is none, or it is damaged.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        raise LaconicError(f"{path} is missing or damaged: build the shards with laconic tokenizer") from None
+
+
+def _describe(
+    corpus: Corpus, tokenizer: ByteTokenizer, validation_share: float, test_share: float
+) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "sources": corpus.sources,
+        "files": [[os.path.abspath(file.path), file.size, file.mtime_ns] for file in corpus.files],
+        "max_document_bytes": corpus.max_document_bytes,
+        "validation_share": validation_share,
+        "test_share": test_share,
+        "tokenizer_sha256": hashlib.sha256(tokenizer.to_json().encode()).hexdigest(),
+    }
+
+
+def _summary(shard: TokenShard) -> dict[str, Any]:
+    return {
+        "documents": shard.num_documents,
+        "bytes": shard.num_bytes,
+        "tokens": shard.num_tokens,
+        "sha256": shard.sha256,
+    }
+
+
+def _opened(folder: Path, build: dict[str, Any]) -> dict[Split, TokenShard] | None:
+    """The shards in the folder, if they are this build's and sound."""
+    try:
+        manifest = read_manifest(folder)
+        shards = {split: TokenShard.open(shard_path(folder, split)) for split in SPLITS}
+    except LaconicError:
+        return None
+    splits = {split: _summary(shard) for split, shard in shards.items()}
+    return shards if manifest == {"build": build, "splits": splits} else None
+
+
+def _batches(corpus: Corpus) -> Iterator[list[bytes]]:
+    """Documents in batches of some BATCH_BYTES, with a progress bar on a terminal."""
+    from tqdm import tqdm
+
+    total = corpus.total_bytes or None
+    with tqdm(
+        total=total, unit="B", unit_scale=True, desc="shards", leave=False, disable=not sys.stderr.isatty()
+    ) as bar:
+        batch: list[bytes] = []
+        size = 0
+        for document in corpus:
+            batch.append(document)
+            size += len(document)
+            if size >= BATCH_BYTES:
+                yield batch
+                bar.update(size)
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+
+def _check(writers: dict[Split, ShardWriter], shares: dict[str, float]) -> None:
+    require_enough(sum(writer.num_bytes for writer in writers.values()))
+    documents = sum(writer.num_documents for writer in writers.values())
+    for split, writer in writers.items():
+        if shares[split] and not writer.num_documents:
+            raise LaconicError(
+                f"of the corpus's {documents:,} documents none fell to the {split} split, whose share is "
+                f"{shares[split]:g}: give more text, or a larger share"
+            )
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    partial = folder / f"{MANIFEST}.partial"
+    with open(partial, "w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, folder / MANIFEST)

@@ -1,0 +1,123 @@
+"""A corpus of any size: sources of bytes, cut into documents, read as a stream."""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from ..coder.errors import LaconicError
+from .sources import PlainFile, SourceFile, resolve
+from .splits import Split, split_of
+
+LEAST_BYTES = 20_000
+DOCUMENTS_AIMED_AT = 400  # of a small corpus, so that its splits have some each
+LEAST_BOUND, LARGEST_BOUND = 512, 65_536
+
+
+class Corpus:
+    """Documents of bytes, exactly as stored; `sources` describes what names them.
+
+    A document is a file, or a row of a source that `datasets` reads. Longer ones than a bound are cut into
+    several, after the last newline in the bound's second half where there is one. The same sources give the
+    same documents in the same order; nothing but the list of files is held in memory.
+
+    Attributes:
+        sources: as given.
+        files: the local files that are read, in order.
+        total_bytes: of the plain files; rows are not counted, for nothing has read them yet.
+        max_document_bytes: the bound for plain files: total_bytes // 400, within 512 and 65,536. It is 65,536
+            for rows.
+    """
+
+    def __init__(self, sources: list[str], max_document_bytes: int | None = None) -> None:
+        """Look at every source, and read none.
+
+        Args:
+            sources: names of sources: see `laconic.data.sources`.
+            max_document_bytes: another bound than the one that follows from the size, for all sources.
+
+        Raises:
+            LaconicError: a source is missing, empty, unreadable or malformed, or all of them are too small.
+        """
+        self.sources = list(sources)
+        self._parts = resolve(self.sources)
+        self.files: list[SourceFile] = [
+            file
+            for part in self._parts
+            for file in ((part.file,) if isinstance(part, PlainFile) else part.files)
+        ]
+        plain = [part.file.size for part in self._parts if isinstance(part, PlainFile)]
+        self.total_bytes = sum(plain)
+        if len(plain) == len(self._parts):
+            require_enough(self.total_bytes)
+        bound = min(max(self.total_bytes // DOCUMENTS_AIMED_AT, LEAST_BOUND), LARGEST_BOUND)
+        self.max_document_bytes = max_document_bytes or bound
+        self._max_row_bytes = max_document_bytes or LARGEST_BOUND
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Every document; none is empty.
+
+        Raises:
+            LaconicError: a source cannot be read.
+        """
+        for part in self._parts:
+            if isinstance(part, PlainFile):
+                yield from _file_documents(part.file.path, self.max_document_bytes)
+            else:
+                for value in part.values():
+                    yield from cut(value, self._max_row_bytes)
+
+    def documents(
+        self, split: Split, validation_share: float = 0.02, test_share: float = 0.02
+    ) -> Iterator[bytes]:
+        """The documents of one split."""
+        for document in self:
+            if split_of(document, validation_share, test_share) == split:
+                yield document
+
+
+def require_enough(num_bytes: int) -> None:
+    """Refuse a corpus from which nothing can be learnt.
+
+    Raises:
+        LaconicError: it has fewer than 20,000 bytes.
+    """
+    if num_bytes < LEAST_BYTES:
+        what = f"holds {num_bytes:,} bytes" if num_bytes else "is empty"
+        raise LaconicError(f"the corpus {what}, at least {LEAST_BYTES:,} are needed: give more text")
+
+
+def _end(data: bytes, begin: int, bound: int) -> int:
+    """Where the document ends that begins at `begin`, of data longer than `bound` from there."""
+    newline = data.rfind(b"\n", begin + bound // 2, begin + bound)
+    return newline + 1 if newline >= 0 else begin + bound
+
+
+def cut(data: bytes, bound: int) -> Iterator[bytes]:
+    """Documents of at most `bound` bytes that put end to end are `data`."""
+    begin = 0
+    while len(data) - begin > bound:
+        end = _end(data, begin, bound)
+        yield data[begin:end]
+        begin = end
+    if begin < len(data):
+        yield data[begin:]
+
+
+def _file_documents(path: str, bound: int) -> Iterator[bytes]:
+    try:
+        with open(path, "rb") as file:
+            yield from _stream_documents(file, bound)
+    except OSError as error:
+        raise LaconicError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _stream_documents(file: BinaryIO, bound: int) -> Iterator[bytes]:
+    """As `cut`, with at most two bounds of the file in memory."""
+    rest = b""
+    while block := file.read(bound + 1 - len(rest)):
+        rest += block
+        if len(rest) > bound:
+            end = _end(rest, 0, bound)
+            yield rest[:end]
+            rest = rest[end:]
+    if rest:
+        yield rest

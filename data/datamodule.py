@@ -1,0 +1,159 @@
+"""Lightning's view of a folder of token shards."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from ..coder.errors import LaconicError
+from .batches import sequence_batch
+from .build import shard_path
+from .shards import TokenShard
+
+Batch = tuple[Tensor, Tensor]  # inputs int64 [B, T], targets int64 [B, T]
+
+
+class TokenDataModule(pl.LightningDataModule):
+    """Serves the train and validation shards of a folder.
+
+    Training batches never end. Each pass over the shard has its own order of sequences and its own random shift
+    of their borders, both drawn from the seed and the number of the pass; so the number of a batch alone says
+    what is in it, and a checkpoint needs to keep just how many were used.
+
+    Attributes:
+        batches_served: training batches that this process has handed to the training step; Lightning fetches one
+            ahead, which does not count.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        seq_len: int,
+        batch_size: int,
+        seed: int = 0,
+        validation_tokens: int = 500_000,
+    ) -> None:
+        """Name the shards; they are opened when they are asked for.
+
+        Args:
+            folder: what `build_shards` made.
+            seq_len: T, tokens a sequence.
+            batch_size: B, sequences a batch.
+            seed: of order and shifts.
+            validation_tokens: how many tokens of the validation shard, from its start, are read.
+        """
+        super().__init__()
+        self.folder, self.seq_len, self.batch_size, self.seed = Path(folder), seq_len, batch_size, seed
+        self.validation_tokens = validation_tokens
+        self.batches_served = 0
+
+    def _world(self) -> tuple[int, int]:
+        """Rank and number of the processes that train together."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Endless batches, from number `batches_served` on.
+
+        Raises:
+            LaconicError: the shard has fewer tokens than one sequence.
+        """
+        shard = TokenShard.open(shard_path(self.folder, "train"))
+        if shard.num_tokens < self.seq_len:
+            raise LaconicError(
+                f"the training text has {shard.num_tokens:,} tokens, a sequence needs {self.seq_len}: "
+                f"give more text or a training.seq_len of at most {shard.num_tokens}"
+            )
+        return DataLoader(_TrainingBatches(self, shard), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Each token of the validation shard once, in order; the last batches are smaller or shorter.
+
+        Raises:
+            LaconicError: the shard is missing or damaged.
+        """
+        shard = TokenShard.open(shard_path(self.folder, "validation"))
+        return DataLoader(_ValidationBatches(self, shard), batch_size=None)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Count what the training step is about to use."""
+        if self.trainer and self.trainer.training:
+            self.batches_served += 1
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """{"batches_served"}, for Lightning's checkpoints."""
+        return {"batches_served": self.batches_served}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the batch after those that were served."""
+        self.batches_served = state_dict["batches_served"]
+
+
+class _TrainingBatches(IterableDataset[Batch]):
+    def __init__(self, module: TokenDataModule, shard: TokenShard) -> None:
+        self.module, self.shard = module, shard
+        # So many sequences fit whatever the shift below seq_len; a shard too small for two has one.
+        T = module.seq_len
+        self.num_sequences = max(1, (shard.num_tokens - T + 1) // T)
+        self.num_shifts = min(T, shard.num_tokens - self.num_sequences * T + 1)
+        self._pass = -1
+        self._order: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._shift = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        rank, world = self.module._world()
+        number = self.module.batches_served * world + rank
+        while True:
+            yield self.batch(number)
+            number += world
+
+    def batch(self, number: int) -> Batch:
+        """Sequences number * B to (number + 1) * B of an endless row of passes over the shard."""
+        B, T, begin_id = self.module.batch_size, self.module.seq_len, self.shard.vocab_size
+        first, parts = number * B, []
+        while first < (number + 1) * B:
+            self._enter(first // self.num_sequences)
+            place = first % self.num_sequences
+            chosen = self._order[place : place + (number + 1) * B - first]
+            parts.append(sequence_batch(self.shard, chosen, T, begin_id, self._shift))
+            first += len(chosen)
+        inputs, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return torch.from_numpy(inputs), torch.from_numpy(targets)
+
+    def _enter(self, number: int) -> None:
+        """Draw the order and the shift of a pass."""
+        if number != self._pass:
+            generator = np.random.default_rng([self.module.seed, number])
+            self._shift = int(generator.integers(self.num_shifts))
+            self._order = generator.permutation(self.num_sequences)
+            self._pass = number
+
+
+class _ValidationBatches(IterableDataset[Batch]):
+    def __init__(self, module: TokenDataModule, shard: TokenShard) -> None:
+        self.shard, self.seq_len, self.batch_size = shard, module.seq_len, module.batch_size
+        self.num_sequences, self.rest = divmod(
+            min(shard.num_tokens, module.validation_tokens), module.seq_len
+        )
+
+    def __len__(self) -> int:
+        return -(-self.num_sequences // self.batch_size) + bool(self.rest)
+
+    def __iter__(self) -> Iterator[Batch]:
+        begin_id, B, T = self.shard.vocab_size, self.batch_size, self.seq_len
+        for first in range(0, self.num_sequences, B):
+            chosen = np.arange(first, min(first + B, self.num_sequences))
+            yield self._tensors(*sequence_batch(self.shard, chosen, T, begin_id, 0))
+        if self.rest:
+            yield self._tensors(*sequence_batch(self.shard, [0], self.rest, begin_id, self.num_sequences * T))
+
+    @staticmethod
+    def _tensors(inputs: NDArray[np.int64], targets: NDArray[np.int64]) -> Batch:
+        return torch.from_numpy(inputs), torch.from_numpy(targets)

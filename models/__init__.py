@@ -1,0 +1,1 @@
+"""The causal transformer, its quantised layers, tokenizer training, conversion to integers."""

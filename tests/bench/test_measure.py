@@ -1,0 +1,77 @@
+import json
+import sys
+import zlib
+
+import pytest
+
+from laconic.bench.measure import WARM_UP, CodecResult, Measurement, Sample, measure, read_samples
+from laconic.bench.peers import Codec
+from laconic.coder.errors import LaconicError
+
+ZLIB = Codec("zlib", "zlib 1", zlib.compress, zlib.decompress)
+SAMPLES = [Sample("a", b"abc" * 1000), Sample("nothing", b""), Sample("b", bytes(500))]
+
+
+def test_bytes_are_those_of_the_output():
+    result = measure(ZLIB, SAMPLES)
+    assert [m.compressed_bytes for m in result.measurements] == [len(zlib.compress(s.data)) for s in SAMPLES]
+    assert result.file_bytes == 3500
+    assert result.bits_per_byte == 8 * result.compressed_bytes / 3500
+    assert result.measurements[1].bits_per_byte == 0.0
+    assert result.ready_seconds > 0
+
+
+def test_speed_is_a_ratio_of_sums():
+    result = CodecResult(
+        "c", "1", 0.0, None, [Measurement("a", 1000, 10, 0.5, 0.25), Measurement("b", 3000, 10, 1.5, 0.25)]
+    )
+    assert result.compress_kb_per_second == 2.0
+    assert result.decompress_kb_per_second == 8.0
+
+
+def test_the_first_use_is_outside_the_timing():
+    seen = []
+
+    def compress(data: bytes) -> bytes:
+        seen.append(data)
+        return data
+
+    measure(Codec("copy", "1", compress, bytes), SAMPLES[:1])
+    assert seen == [WARM_UP, SAMPLES[0].data]
+
+
+@pytest.mark.parametrize(
+    ("restored", "place"), [(b"abX", "2"), (b"abcd", "3"), (b"a", "1"), (b"", "0"), (b"Xbc", "0")]
+)
+def test_a_round_trip_that_differs_is_an_error(restored, place):
+    broken = Codec("broken", "1", bytes, lambda blob: restored)
+    with pytest.raises(
+        LaconicError, match=rf"broken did not restore f: {len(restored)} of 3 bytes .* from byte {place} on"
+    ):
+        measure(broken, [Sample("f", b"abc")])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process its peak")
+def test_peak_memory_sees_what_a_codec_takes():
+    size = 64 << 20
+    greedy = Codec("greedy", "1", lambda data: data if bytearray(size).count(1) == 0 else b"", bytes)
+    result = measure(greedy, SAMPLES[:1])
+    if result.peak_bytes is None:
+        pytest.skip("this system does not let a process restart its peak")
+    assert 0.9 * size < result.peak_bytes < 3 * size
+
+
+def test_results_become_json():
+    as_json = json.loads(json.dumps(measure(ZLIB, SAMPLES).as_json()))
+    assert as_json["measurements"][0]["file"] == "a"
+    assert as_json["bits_per_byte"] > 0
+
+
+def test_files_are_read_and_faults_named(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(b"\xff\0")
+    assert read_samples([str(path)]) == [Sample(str(path), b"\xff\0")]
+    with pytest.raises(LaconicError, match="missing: No such file"):
+        read_samples([str(path), str(tmp_path / "missing")])
+    with pytest.raises(LaconicError, match="give files that can be read"):
+        read_samples([str(tmp_path)])

@@ -1,0 +1,97 @@
+import hashlib
+import json
+from types import SimpleNamespace
+
+from laconic.bench.measure import CodecResult, Measurement, Sample
+from laconic.bench.report import NOT_KNOWN, Report, short_names
+
+SAMPLES = [Sample("dir/seen.txt", b"x" * 1000), Sample("dir/new.txt", b"y" * 3000)]
+
+
+def result(codec: str, *compressed: int) -> CodecResult:
+    measurements = [
+        Measurement(sample.name, len(sample.data), size, 0.5, 0.25)
+        for sample, size in zip(SAMPLES, compressed, strict=True)
+    ]
+    return CodecResult(codec, f"{codec} 1.0", 0.01, 2_000_000, measurements)
+
+
+def checkpoint(size: int = 90_000):
+    corpora = [{"source": "dir/seen.txt", "bytes": 1000, "sha256": hashlib.sha256(b"x" * 1000).hexdigest()}]
+    return SimpleNamespace(
+        id=bytes(range(32)), path="here/nano", size_bytes=size, summary={"corpora": corpora}
+    )
+
+
+def report(ours=(100, 300), **more) -> Report:
+    results = [result("laconic", *ours), result("xz -9e", 150, 400), result("gzip -9", 200, 500)]
+    return Report(SAMPLES, results, **{"checkpoint": checkpoint(), **more})
+
+
+def test_size_tables_line_up_and_add_up():
+    tables = report().size_tables().split("\n\n")
+    assert tables[0].splitlines() == [
+        "compressed bytes  bytes  laconic  xz -9e  gzip -9",
+        "-------------------------------------------------",
+        "seen.txt          1,000      100     150      200",
+        "new.txt           3,000      300     400      500",
+        "-------------------------------------------------",
+        "total             4,000      400     550      700",
+    ]
+    assert tables[1].splitlines()[-1].split() == ["total", "4,000", "0.800", "1.100", "1.400"]
+
+
+def test_break_even_is_where_output_and_checkpoint_meet_the_best_peer():
+    size = report().break_even_bytes()
+    assert size == round(90_000 * 8 / 0.3)
+    assert abs(size * 0.8 / 8 + 90_000 - size * 1.1 / 8) < 1
+    assert "2,400,000 bytes of such text" in report().account()
+
+
+def test_break_even_is_never_where_there_is_no_gain():
+    assert report(ours=(150, 400)).break_even_bytes() is None
+    assert "never: xz -9e makes these files no larger" in report(ours=(500, 500)).account()
+
+
+def test_without_peers_or_checkpoint_there_is_no_break_even():
+    assert Report(SAMPLES, [result("laconic", 1, 2)], checkpoint=checkpoint()).break_even_bytes() is None
+    alone = Report(SAMPLES, [result("laconic", 1, 2), result("xz -9e", 3, 4)])
+    assert alone.break_even_bytes() is None
+    assert "checkpoint   " not in alone.text()
+    assert alone.as_json()["checkpoint"] is None
+
+
+def test_what_was_seen_is_said_only_where_it_is_known():
+    whole = report()
+    assert whole.seen(SAMPLES[0]) == "yes, it is one of the training sources"
+    assert whole.seen(SAMPLES[1]) == NOT_KNOWN
+    assert whole.seen(Sample("z", b"z", "no, held out")) == "no, held out"
+    assert report(checkpoint=None).seen(SAMPLES[0]) == NOT_KNOWN
+    assert "seen before  yes, it is one of the training sources: seen.txt" in whole.account()
+    assert "seen before  not known: new.txt" in whole.account()
+
+
+def test_a_checkpoint_without_a_training_summary_is_not_known():
+    bare = SimpleNamespace(id=bytes(32), path="p", size_bytes=1, summary={})
+    assert report(checkpoint=bare).seen(SAMPLES[0]) == NOT_KNOWN
+
+
+def test_the_account_names_checkpoint_and_peers_left_out():
+    text = report(left_out=["brotli: left out, brotli is not installed"]).text()
+    assert "brotli: left out" in text
+    assert "id           0001020304050607\n" in text
+    assert "90,000, not counted in the tables" in text
+    assert "Every round trip was compared and is equal." in text
+
+
+def test_json_holds_every_figure():
+    out = json.loads(json.dumps(report().as_json()))
+    assert out["checkpoint"]["break_even_bytes"] == 2_400_000
+    assert [codec["compressed_bytes"] for codec in out["codecs"]] == [400, 550, 700]
+    assert out["files"][0]["sha256"] == hashlib.sha256(b"x" * 1000).hexdigest()
+
+
+def test_names_lose_folders_only_where_they_stay_distinct():
+    assert short_names(["a/b.txt", "c/d.txt"]) == ["b.txt", "d.txt"]
+    assert short_names(["a/b.txt", "c/b.txt"]) == ["a/b.txt", "c/b.txt"]
+    assert short_names(["q" * 50]) == ["..." + "q" * 29]

@@ -1,0 +1,132 @@
+import json
+
+import numpy as np
+import pytest
+from graphs import random_checkpoint, random_config
+from safetensors.numpy import load_file, save_file
+
+from laconic.coder.checkpoint import CONFIG, TENSORS, TOKENIZER, FrozenCheckpoint
+from laconic.coder.errors import LaconicError
+from laconic.models.tokenizer import train_tokenizer
+
+
+@pytest.fixture
+def folder(tmp_path):
+    random_checkpoint(random_config()).save(tmp_path / "frozen")
+    return tmp_path / "frozen"
+
+
+def test_saved_and_loaded_is_the_same(folder):
+    made, loaded = random_checkpoint(random_config()), FrozenCheckpoint.load(folder)
+    assert loaded.id == made.id
+    assert loaded.config == made.config
+    assert loaded.token_bytes == made.token_bytes == [bytes([i]) for i in range(256)]
+    assert loaded.summary == {"name": "random"}
+    assert loaded.size_bytes == sum((folder / n).stat().st_size for n in (TENSORS, CONFIG, TOKENIZER))
+    assert all((loaded.tensors[k] == v).all() for k, v in made.tensors.items())
+
+
+def test_the_id_depends_on_every_tensor_and_on_the_shape_and_on_nothing_else():
+    made = random_checkpoint(random_config())
+    ids = {made.id}
+    for name in made.tensors:
+        if name in ("token_ends",):
+            continue
+        changed = random_checkpoint(random_config())
+        flat = changed.tensors[name].reshape(-1)
+        flat[0] = 2 if flat[0] == 1 else 1
+        ids.add(changed.id)
+    ids.add(random_checkpoint(random_config(window=13)).id)
+    assert len(ids) == len(made.tensors) + 1
+    renamed = random_checkpoint(random_config())
+    renamed.summary, renamed.card, renamed.tokenizer_json = {"name": "other"}, "card", "{}"
+    assert renamed.id == made.id
+
+
+@pytest.mark.parametrize("name", [TENSORS, CONFIG, TOKENIZER])
+def test_any_flipped_byte_is_noticed(folder, name):
+    path = folder / name
+    content = path.read_bytes()
+    for position in range(0, len(content), max(1, len(content) // 150)):
+        if name == CONFIG and content[position : position + 1].isspace():
+            continue
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << (position % 7)
+        path.write_bytes(damaged)
+        with pytest.raises(LaconicError):
+            FrozenCheckpoint.load(folder)
+    path.write_bytes(content)
+    FrozenCheckpoint.load(folder)
+
+
+@pytest.mark.parametrize("name", [TENSORS, CONFIG, TOKENIZER])
+def test_truncated_and_missing_files(folder, name):
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(LaconicError):
+        FrozenCheckpoint.load(folder)
+    path.unlink()
+    with pytest.raises(LaconicError, match=name):
+        FrozenCheckpoint.load(folder)
+
+
+def test_another_spec_version(folder):
+    head = json.loads((folder / CONFIG).read_text())
+    head["config"]["spec"] = 2
+    (folder / CONFIG).write_text(json.dumps(head))
+    with pytest.raises(LaconicError, match="spec version 2"):
+        FrozenCheckpoint.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("embed.weight", np.full((257, 32), -128, dtype=np.int8), "-128"),
+        ("embed.multiplier", np.full(257, 1 << 18, dtype=np.int32), "embed.multiplier"),
+        ("layers.0.qkv.shift", np.array([0], dtype=np.int32), "layers.0.qkv.shift"),
+        ("layers.1.up.weight", np.zeros((48, 31), dtype=np.int8), "layers.1.up.weight"),
+        ("head.shift", np.array([41], dtype=np.int32), "head.shift"),
+        ("extra", np.zeros(1, dtype=np.int8), "extra is unknown"),
+        ("token_ends", np.arange(256, dtype=np.int32), "token_ends"),
+    ],
+)
+def test_tensors_out_of_range_are_refused_with_their_name(folder, name, value, message):
+    tensors = load_file(folder / TENSORS)
+    tensors[name] = value
+    save_file(tensors, folder / TENSORS)
+    with pytest.raises(LaconicError, match=message):
+        FrozenCheckpoint.load(folder)
+
+
+def test_shapes_beyond_the_proof_are_refused():
+    for changes in (
+        {"window": 513},
+        {"ffn_dim": 5000},
+        {"num_kv_heads": 3},
+        {"ffn": "gelu"},
+        {"d_model": 1.5},
+    ):
+        assert random_config(**changes).problems()
+    assert random_config().problems() == []
+
+
+def test_an_existing_folder_is_not_overwritten(folder):
+    with pytest.raises(LaconicError, match="exists"):
+        random_checkpoint(random_config()).save(folder)
+
+
+def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        random_checkpoint(random_config()).save(tmp_path / "frozen")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused():
+    checkpoint = random_checkpoint(random_config(vocab_size=300))
+    checkpoint.tokenizer_json = train_tokenizer([], "bytes", 256).to_json()
+    with pytest.raises(LaconicError, match="vocabulary"):
+        _ = checkpoint.tokenizer

@@ -1,0 +1,132 @@
+"""The engines give the same integers, whatever the batch, the chunking and the threads."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from graphs import random_checkpoint, random_config
+
+from laconic.coder.engine import load_engine
+from laconic.coder.errors import LaconicError
+from laconic.coder.reference import NumpyEngine, exact_matmul
+
+# SHA-256 of the logits of spec version 1: a change makes every old file unreadable.
+GOLDEN = "7c62813ce66530a65c0e591ff89f1034c23c6c9b32ab728703f1397ef719b699"
+
+SHAPES = {
+    "rotary": {},
+    "relative": {"positions": "relative"},
+    "gated": {"ffn": "reglu", "tied": False},
+    "one key head": {"num_kv_heads": 1, "num_heads": 3, "head_dim": 10},
+    "wide": {"d_model": 1056, "ffn_dim": 1100, "num_layers": 1, "vocab_size": 64},
+    "long window": {"window": 200, "rotary_period": 256},
+}
+
+
+def tokens(config, streams=3, length=70, seed=1):
+    ids = np.random.default_rng(seed).integers(0, config.vocab_size, (streams, length)).astype(np.int32)
+    ids[:, 0] = config.vocab_size
+    return ids
+
+
+def evaluate(engine, ids, cuts):
+    state = engine.start(len(ids))
+    edges = [0, *cuts, ids.shape[1]]
+    return np.concatenate([engine.advance(state, ids[:, a:b]) for a, b in pairwise(edges)], axis=1)
+
+
+@pytest.mark.parametrize("saturated", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_torch_equals_reference(shape, saturated):
+    checkpoint = random_checkpoint(random_config(**SHAPES[shape]), saturated=saturated)
+    ids = tokens(checkpoint.config)
+    whole = evaluate(NumpyEngine(checkpoint), ids, [])
+    assert whole.dtype == np.int32
+    assert whole.shape == (*ids.shape, checkpoint.config.vocab_size)
+    assert len(np.unique(whole)) > 2
+    engine = load_engine(checkpoint, "torch")
+    for cuts in ([], [1], list(range(1, 70)), [1, 2, 40, 69]):
+        np.testing.assert_array_equal(evaluate(engine, ids, cuts), whole)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_reference_does_not_depend_on_chunking_or_batch(shape):
+    checkpoint = random_checkpoint(random_config(**SHAPES[shape]))
+    ids = tokens(checkpoint.config)
+    engine = NumpyEngine(checkpoint)
+    whole = evaluate(engine, ids, [])
+    np.testing.assert_array_equal(evaluate(engine, ids, [1, 2, 3, 50]), whole)
+    np.testing.assert_array_equal(evaluate(engine, ids[1:2], [7]), whole[1:2])
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64, 257])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_torch_does_not_depend_on_batch_or_threads(batch, threads):
+    checkpoint = random_checkpoint(random_config())
+    ids = np.repeat(tokens(checkpoint.config, 1, 30), batch, axis=0)
+    expected = evaluate(NumpyEngine(checkpoint), ids[:1], [])
+    before = torch.get_num_threads()
+    try:
+        got = evaluate(load_engine(checkpoint, "torch", threads), ids, [1, 2])
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(got, np.repeat(expected, batch, axis=0))
+
+
+def test_exact_matmul_equals_integer_product():
+    rng = np.random.default_rng(0)
+    a = rng.choice([-127, 127], (5, 1100))
+    b = np.full((1100, 4), 127)
+    np.testing.assert_array_equal(exact_matmul(a, b, 127 * 127 * 1100), a @ b)
+    np.testing.assert_array_equal(exact_matmul(b.T, b, 127 * 127 * 1100), b.T @ b)
+
+
+def test_golden_logits():
+    digest = hashlib.sha256()
+    for changes in SHAPES.values():
+        checkpoint = random_checkpoint(random_config(**changes), seed=5)
+        logits = evaluate(NumpyEngine(checkpoint), tokens(checkpoint.config, 2, 40), [])
+        digest.update(logits.astype("<i4").tobytes())
+    assert digest.hexdigest() == GOLDEN
+
+
+ISA = """
+import hashlib, sys
+sys.path[:0] = {folders!r}
+from graphs import random_checkpoint, random_config
+from test_engines import SHAPES, evaluate, tokens
+from laconic.coder.engine import load_engine
+digest = hashlib.sha256()
+for changes in SHAPES.values():
+    checkpoint = random_checkpoint(random_config(**changes), seed=5)
+    logits = evaluate(load_engine(checkpoint, "torch"), tokens(checkpoint.config, 2, 40), [1, 5])
+    digest.update(logits.astype("<i4").tobytes())
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, {"ATEN_CPU_CAPABILITY": "default"}],
+)
+def test_instruction_sets_agree(environment):
+    here = os.path.dirname(__file__)
+    script = ISA.format(folders=[here, os.path.dirname(here)])
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == GOLDEN
+
+
+def test_unknown_engine():
+    with pytest.raises(LaconicError, match="abacus"):
+        load_engine(random_checkpoint(random_config()), "abacus")

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laconic.coder import kernels
+from laconic.coder.fixedpoint import exp2_table
+from laconic.coder.rangecoder import RangeDecoder, RangeEncoder, weights_reference
+
+TABLE = exp2_table()
+
+
+def encode_reference(logits, targets, alive):
+    encoder = RangeEncoder()
+    for t in range(logits.shape[1]):
+        for s in range(alive[t]):
+            weights = weights_reference(logits[s, t].tolist(), TABLE.tolist())
+            v = int(targets[s, t])
+            encoder.encode(sum(weights[:v]), weights[v], sum(weights))
+    return encoder.finish()
+
+
+def encode_compiled(logits, targets, alive, chunk=None):
+    state = kernels.encoder_state()
+    out = np.zeros(targets.size * kernels.MAX_BYTES_PER_TOKEN + kernels.TAIL, dtype=np.uint8)
+    steps = logits.shape[1]
+    for t in range(0, steps, chunk or steps):
+        piece = slice(t, t + (chunk or steps))
+        part = np.ascontiguousarray(logits[:, piece]), np.ascontiguousarray(targets[:, piece])
+        kernels.encode_tokens(*part, alive[piece], TABLE, state, out)
+    return out[: kernels.finish_encoding(state, out)].tobytes()
+
+
+def decode_compiled(logits, coded, alive):
+    data = np.frombuffer(coded, dtype=np.uint8)
+    state = kernels.decoder_state(data)
+    ids = np.zeros(logits.shape[:2], dtype=np.int32)
+    step = np.zeros(len(logits), dtype=np.int32)
+    for t in range(logits.shape[1]):
+        if not kernels.decode_tokens(np.ascontiguousarray(logits[: alive[t], t]), TABLE, data, state, step):
+            return None
+        ids[: alive[t], t] = step[: alive[t]]
+    return ids if state[2] >= len(data) else None
+
+
+def decode_reference(logits, coded, alive):
+    decoder = RangeDecoder(coded)
+    ids = np.zeros(logits.shape[:2], dtype=np.int32)
+    for t in range(logits.shape[1]):
+        for s in range(alive[t]):
+            ids[s, t] = decoder.decode(weights_reference(logits[s, t].tolist(), TABLE.tolist()))
+    decoder.finish()
+    return ids
+
+
+def check_all(logits, targets, alive=None, chunk=None):
+    if alive is None:
+        alive = np.full(logits.shape[1], logits.shape[0], dtype=np.int32)
+    coded = encode_reference(logits, targets, alive)
+    assert encode_compiled(logits, targets, alive, chunk) == coded
+    for t, count in enumerate(alive):
+        targets[count:, t] = 0
+    assert np.array_equal(decode_compiled(logits, coded, alive), targets)
+    assert np.array_equal(decode_reference(logits, coded, alive), targets)
+    return coded
+
+
+def distributions(vocab, rng):
+    """Logits [V] of the kinds that break range coders."""
+    yield np.zeros(vocab, dtype=np.int32)
+    one = np.full(vocab, -(1 << 31), dtype=np.int32)
+    one[vocab // 2] = (1 << 31) - 1
+    yield one
+    yield (rng.standard_normal(vocab) * 4096).astype(np.int32)
+    yield rng.integers(-(1 << 31), 1 << 31, vocab).astype(np.int32)
+    yield np.linspace(0, -30 * 1024, vocab).astype(np.int32)
+
+
+@pytest.mark.parametrize("vocab", [1, 2, 63, 64, 65, 257, 16384])
+def test_kernels_equal_the_plain_twin(vocab):
+    rng = np.random.default_rng(vocab)
+    rows = np.stack(list(distributions(vocab, rng)))
+    streams, steps = (len(rows), 6) if vocab < 1000 else (len(rows), 2)
+    logits = np.ascontiguousarray(np.broadcast_to(rows[:, None], (streams, steps, vocab)))
+    targets = rng.integers(0, vocab, (streams, steps), dtype=np.int32)
+    targets[:, 0] = vocab - 1
+    targets[:, -1] = 0
+    check_all(logits, targets)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 5), st.integers(1, 12), st.integers(1, 130), st.integers(0, 22), st.integers(0, 1 << 30)
+)
+def test_chunks_and_finished_streams(streams, steps, vocab, spread, seed):
+    rng = np.random.default_rng(seed)
+    logits = (rng.standard_normal((streams, steps, vocab)) * (1 << spread)).astype(np.int32)
+    targets = rng.integers(0, vocab, (streams, steps), dtype=np.int32)
+    alive = np.full(steps, streams, dtype=np.int32)
+    alive[-1] = rng.integers(1, streams + 1)
+    check_all(logits, targets, alive, chunk=int(rng.integers(1, steps + 1)))
+
+
+def test_carries_run_far():
+    # Always the last of two symbols, the first being tiny: low creeps towards a long row of ff, and over it.
+    logits = np.tile(np.array([-21 * 1024, 0, -21 * 1024], dtype=np.int32), (1, 4000, 1)).reshape(1, 4000, 3)
+    targets = np.ones((1, 4000), dtype=np.int32)
+    targets[0, ::97] = 2
+    coded = check_all(logits, targets)
+    assert len(coded) > 80
+
+
+def test_too_little_data_ends_at_once():
+    logits = np.zeros((1, 100, 256), dtype=np.int32)
+    targets = np.arange(100, dtype=np.int32)[None]
+    alive = np.ones(100, dtype=np.int32)
+    coded = encode_compiled(logits, targets, alive)
+    for cut in range(len(coded) - 7):
+        assert decode_compiled(logits, coded[:cut], alive) is None
+    assert decode_compiled(logits, coded + bytes(8), alive) is None
+
+
+def test_code_lengths():
+    logits = np.array([[0, 0, 0, 0], [0, -1024, -40960, -40960]], dtype=np.int32)
+    bits = kernels.code_lengths(logits, np.array([3, 1], dtype=np.int32), TABLE)
+    assert bits[0] == 2
+    assert bits[1] == pytest.approx(np.log2(3), abs=1e-5)

@@ -1,0 +1,97 @@
+"""A checkpoint and an engine that are tiny, exact and instant, and data that they predict well."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from laconic.coder import registry
+from laconic.coder.codec import Model
+
+PAIRS = [b"ab", b"abc", b"\x00\xff", b"end "]
+TOKENS = [bytes([b]) for b in range(256)] + PAIRS
+VOCAB = len(TOKENS)
+
+
+def follows(previous, last):
+    """The id that the engine expects after two ids."""
+    return (5 * last + 3 * previous + 1) % VOCAB
+
+
+class FakeTokenizer:
+    """Longest match first."""
+
+    def encode(self, data):
+        ids, at = [], 0
+        while at < len(data):
+            found = max((n for n in (4, 3, 2) if data[at : at + n] in PAIRS), default=1)
+            ids.append(TOKENS.index(data[at : at + found]) if found > 1 else data[at])
+            at += found
+        return np.array(ids, dtype=np.int32)
+
+
+@dataclass
+class FakeCheckpoint:
+    name: str = "fake"
+    token_bytes: list = field(default_factory=lambda: list(TOKENS))
+    tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
+
+    @property
+    def id(self):
+        return hashlib.sha256(self.name.encode()).digest()
+
+
+class FakeEngine:
+    """Logits from the last two ids of each stream: twelve bits for what `follows`, noise for the rest."""
+
+    name = "fake"
+    vocab_size = VOCAB
+
+    def __init__(self):
+        self.tokens_seen = 0
+
+    def start(self, num_streams):
+        return np.full((num_streams, 2), VOCAB, dtype=np.int64)
+
+    def advance(self, state, ids):
+        assert ids.min() >= 0
+        assert ids.max() <= VOCAB
+        streams, steps = ids.shape
+        self.tokens_seen += ids.size
+        logits = np.empty((streams, steps, VOCAB), dtype=np.int32)
+        symbols = np.arange(VOCAB, dtype=np.int64)
+        for t in range(steps):
+            state[:, 0] = state[:, 1]
+            state[:, 1] = ids[:, t]
+            mix = state[:, :1] * 7919 + state[:, 1:] * 104729 + symbols * 1299709
+            logits[:, t] = (mix ^ (mix >> 7)) % 2048 - 4000
+            logits[np.arange(streams), t, follows(state[:, 0], state[:, 1])] = 12 * 1024
+        return logits
+
+
+def predictable(length, seed=0):
+    """Bytes that the fake engine predicts but for every eighth token, and that LZMA cannot shorten much."""
+    rng = np.random.default_rng(seed)
+    previous, last, out = VOCAB, VOCAB, bytearray()
+    while len(out) < length:
+        token = int(rng.integers(256)) if rng.random() < 0.125 else follows(previous, last)
+        previous, last = last, token
+        out += TOKENS[token]
+    return bytes(out[:length])
+
+
+def fake_model():
+    return Model(FakeCheckpoint(), FakeEngine())
+
+
+def know_only(model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `model` the checkpoint called default, described in `folder`, and the only one that is known."""
+    (folder / "default").mkdir(parents=True)
+    head = {"id": model.checkpoint.id.hex(), "summary": {"validation": {"coded": {"bits_per_byte": 1.5}}}}
+    (folder / "default" / "config.json").write_text(json.dumps(head))
+    monkeypatch.setenv(registry.VARIABLE, str(folder))
+    monkeypatch.setattr(registry, "SHIPPED", folder / "nothing")
+    monkeypatch.setattr(registry, "open_model", lambda listing, engine=None, threads=None: model)

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+import torch
+from laconic.coder.checkpoint import FrozenCheckpoint
+from laconic.coder.fixedpoint import LOGIT_BITS
+from laconic.coder.graph import check_tensors
+from laconic.coder.reference import NumpyEngine
+from laconic.models.freeze import calibrate, freeze
+from test_transformer import SHAPES, small, stirred
+
+
+@pytest.mark.parametrize("changes", SHAPES)
+@torch.no_grad()
+def test_frozen_integers_predict_what_the_float_model_does(changes):
+    model = stirred(small(**changes))
+    ids = torch.randint(0, 50, (4, 40))
+    ids[:, 0] = model.begin_id
+    largest = calibrate(model, [ids])
+    config, tensors = freeze(model, [bytes([i]) for i in range(50)], largest)
+    check_tensors(config, tensors)
+    checkpoint = FrozenCheckpoint(config, tensors, "{}", {})
+    engine = NumpyEngine(checkpoint)
+    integers = engine.advance(engine.start(4), ids.numpy())
+    nats = torch.from_numpy(integers).double() * np.log(2) / (1 << LOGIT_BITS)
+    frozen, floats = torch.log_softmax(nats, -1), torch.log_softmax(model(ids).double(), -1)
+    divergence = (floats.exp() * (floats - frozen)).sum(-1).mean() / np.log(2)
+    assert divergence < 0.004  # bits a token
+    assert (frozen - floats).abs().max() < 0.6
+
+
+@torch.no_grad()
+def test_simulation_matches_the_frozen_graph_better_than_float_does():
+    model = stirred(small())
+    ids = torch.randint(0, 50, (4, 40))
+    ids[:, 0] = model.begin_id
+    largest = calibrate(model, [ids])
+    config, tensors = freeze(model, [bytes([i]) for i in range(50)], largest)
+    engine = NumpyEngine(FrozenCheckpoint(config, tensors, "{}", {}))
+    frozen = (
+        torch.from_numpy(engine.advance(engine.start(4), ids.numpy())).double()
+        * np.log(2)
+        / (1 << LOGIT_BITS)
+    )
+    floats = model(ids)
+    model.simulate_integers()
+    simulated = model(ids)
+    assert (simulated - frozen).square().mean() < 0.5 * (floats - frozen).square().mean()
+
+
+def test_calibration_leaves_the_model_as_it_was():
+    model = stirred(small()).train()
+    model.simulate_integers()
+    before = {k: v.clone() for k, v in model.state_dict().items() if "clip" not in k}
+    calibrate(model, [torch.randint(0, 50, (2, 16))])
+    assert model.training
+    assert model.quantised
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in before.items())

@@ -1,0 +1,67 @@
+import pytest
+
+from laconic.coder.errors import LaconicError
+from laconic.train.configuration import (
+    build_recipe,
+    dump_recipe,
+    load_recipe,
+    read_overrides,
+    read_yaml,
+    recipe_names,
+)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_are_sound_and_survive_yaml(name, tmp_path):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(recipe))
+    assert build_recipe(read_yaml(path)) == recipe
+
+
+def test_overrides_win_over_the_file_and_the_file_over_the_tier(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("training: {minutes: 3, seed: 5}\n")
+    recipe = load_recipe(
+        "nano", str(path), read_overrides(["--training.seed=7", "--training.learning_rate", "1e-3"])
+    )
+    assert recipe.training.minutes == 3
+    assert recipe.training.seed == 7
+    assert recipe.training.learning_rate == pytest.approx(1e-3)
+
+
+def test_all_faults_at_once():
+    with pytest.raises(LaconicError) as error:
+        build_recipe({"training.minuts": 3, "model.d_model": "wide", "model.ffn": "gelu"})
+    message = str(error.value)
+    assert "did you mean training.minutes?" in message
+    assert "model.d_model is 'wide'" in message
+    assert "relu2" in message
+    assert "\n" not in message
+
+
+def test_all_impossible_values_at_once():
+    with pytest.raises(LaconicError) as error:
+        build_recipe({"model.window": 1000, "training.seq_len": 1, "training.minutes": None})
+    message = str(error.value)
+    assert "model.window is 1000, allowed are 2 to 512" in message
+    assert "training.seq_len is 1" in message
+    assert "both null" in message
+
+
+@pytest.mark.parametrize("words", [["minutes", "3"], ["--training.minutes"], ["-x", "3"]])
+def test_settings_must_look_like_settings(words):
+    with pytest.raises(LaconicError, match="is no setting"):
+        read_overrides(words)
+
+
+def test_unreadable_recipes(tmp_path):
+    with pytest.raises(LaconicError, match="nano"):
+        read_yaml(tmp_path / "missing.yaml")
+    (tmp_path / "list.yaml").write_text("- a\n")
+    with pytest.raises(LaconicError, match="must hold settings"):
+        read_yaml(tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    with pytest.raises(LaconicError, match="is no YAML"):
+        read_yaml(tmp_path / "broken.yaml")

@@ -1,0 +1,188 @@
+"""From a corpus to a file and back, in seconds: tiny models on this project's own source."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import laconic
+from laconic.cli import main
+from laconic.coder.checkpoint import FrozenCheckpoint
+from laconic.coder.errors import LaconicError
+from laconic.train.configuration import load_recipe
+from laconic.train.language import LanguageModule, load_language_module
+from laconic.train.pipeline import run
+
+TINY = {
+    "tokenizer.vocab_size": 300,
+    "model.d_model": 32,
+    "model.num_heads": 2,
+    "model.head_dim": 8,
+    "model.window": 16,
+    "model.ffn_dim": 32,
+    "teacher.d_model": 32,
+    "teacher.num_layers": 1,
+    "teacher.num_heads": 2,
+    "teacher.head_dim": 8,
+    "teacher.window": 16,
+    "teacher.ffn_dim": 32,
+    "training.minutes": None,
+    "training.max_steps": 30,
+    "training.seq_len": 32,
+    "training.batch_size": 8,
+    "training.validations": 2,
+    "training.precision": "32-true",
+    "training.threads": 1,
+    "data.validation_share": 0.05,
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    words = "the code length of a message is what the model did not know about it".split()
+    rng = random.Random(0)
+    for i in range(60):
+        lines = (" ".join(rng.choices(words, k=9)) for _ in range(60))
+        (folder / f"{i:02}.txt").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    recipe = load_recipe("nano", None, {**TINY, "distillation.teacher_share": 0.5})
+    return out, run([str(corpus)], out, recipe)
+
+
+def test_every_stage_leaves_what_it_made(trained):
+    out, report = trained
+    for name in ("recipe.yaml", "tokenizer.json", "shards/manifest.json", "teacher/final.ckpt", "student/final.ckpt"):
+        assert (out / name).is_file(), name
+    for stage in ("tokenizer", "teacher", "student"):
+        assert list((out / stage).rglob("metrics.csv")), stage
+        assert list((out / stage).rglob("events.out.tfevents.*")), stage
+    assert json.loads((out / "report.json").read_text()) == report
+
+
+def test_the_checkpoint_is_sound_and_its_figures_are_near_each_other(trained):
+    out, report = trained
+    checkpoint = FrozenCheckpoint.load(out / "checkpoint")
+    validation = report["validation"]
+    assert checkpoint.id.hex() == report["id"]
+    assert validation["float_bits_per_byte"] < 3
+    assert validation["integer_bits_per_byte"] == pytest.approx(validation["float_bits_per_byte"], abs=0.05)
+    assert validation["coded"]["bits_per_byte"] < 3.2
+    assert report["corpora"][0]["bytes"] > 100_000
+    assert report["id"] in checkpoint.card
+
+
+def test_files_come_back_with_the_new_checkpoint(trained, corpus):
+    out, _ = trained
+    text = (corpus / "07.txt").read_bytes() + bytes(range(256))
+    blob = laconic.compress(text, out / "checkpoint")
+    assert laconic.decompress(blob, out / "checkpoint") == text
+    with pytest.raises(LaconicError):
+        laconic.decompress(blob)
+
+
+def test_the_same_command_again_changes_nothing(trained, corpus):
+    out, report = trained
+    recipe = load_recipe("nano", None, {**TINY, "distillation.teacher_share": 0.5})
+    again = run([str(corpus)], out, recipe)
+    assert again["id"] == report["id"]
+
+
+def test_stages_one_by_one_make_the_same_checkpoint(trained, corpus, tmp_path, capsys):
+    out, report = trained
+    settings = [f"--{key}={'null' if value is None else value}" for key, value in TINY.items()]
+    half = ["--training.max_steps=15"]
+    assert main(["tokenizer", str(corpus), "-o", str(tmp_path / "run"), *settings, *half]) == 0
+    assert main(["pretrain", "--stage", "teacher", "-o", str(tmp_path / "run")]) == 0
+    assert main(["distill", "-o", str(tmp_path / "run")]) == 0
+    assert main(["export", "-o", str(tmp_path / "run")]) == 0
+    assert report["id"][:16] in capsys.readouterr().out
+
+
+def test_a_run_cut_off_and_resumed_equals_the_uninterrupted_one(corpus, tmp_path, monkeypatch):
+    recipe = load_recipe("nano", None, TINY)
+    whole = run([str(corpus)], tmp_path / "whole", recipe)
+    step = LanguageModule.training_step
+
+    def cut_off(self, batch, batch_idx):
+        if self.global_step == 20:
+            raise RuntimeError("the machine stopped")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(LanguageModule, "training_step", cut_off)
+    with pytest.raises(RuntimeError, match="stopped"):
+        run([str(corpus)], tmp_path / "cut", recipe)
+    assert (tmp_path / "cut" / "student" / "last.ckpt").is_file()
+    monkeypatch.undo()
+    resumed = run([str(corpus)], tmp_path / "cut", recipe)
+    assert resumed["tokens_seen"] == whole["tokens_seen"] == 30 * 8 * 32
+    assert resumed["id"] == whole["id"]
+
+
+def test_non_finite_loss_stops_before_the_step(trained, monkeypatch, corpus, tmp_path):
+    out, _ = trained
+    shutil.copytree(out, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "student")
+    taken = {}
+
+    def poisoned(self, inputs, targets):
+        if self.global_step == 5:
+            taken["weights"] = self.transformer.embed.weight.detach().clone()
+            taken["module"] = self
+            return torch.tensor(float("nan"), requires_grad=True), torch.tensor(0.0)
+        nats = self.code_length(self(inputs), targets)
+        return nats, nats
+
+    monkeypatch.setattr(LanguageModule, "loss", poisoned)
+    recipe = load_recipe("nano", None, TINY)
+    with pytest.raises(LaconicError, match="step 5; the step was not taken"):
+        run([str(corpus)], tmp_path / "run", recipe)
+    assert torch.equal(taken["module"].transformer.embed.weight.detach().cpu(), taken["weights"])
+
+
+def test_another_shape_does_not_go_on_in_an_old_folder(trained, corpus):
+    out, _ = trained
+    recipe = load_recipe("nano", None, {**TINY, "model.d_model": 64})
+    with pytest.raises(LaconicError, match="another recipe"):
+        run([str(corpus)], out, recipe)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing.txt"], "missing.txt"),
+        (["missing.txt", "--training.seed", "x", "--model.wide", "3"], "training.seed"),
+        (["missing.txt", "--config", "none.yaml"], "none.yaml"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_1(arguments, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments, "-o", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err.strip()
+    assert words in error
+    assert error.startswith("laconic: error:")
+    assert "\n" not in error
+
+
+def test_a_corpus_that_is_too_small_and_a_vocabulary_out_of_reach(tmp_path, capsys):
+    (tmp_path / "small.txt").write_text("hello " * 100)
+    assert main(["train", str(tmp_path / "small.txt"), "-o", str(tmp_path / "a")]) == 1
+    assert "20,000" in capsys.readouterr().err
+    (tmp_path / "dull.txt").write_text("0123456789\n" * 5000)
+    assert main(["train", str(tmp_path / "dull.txt"), "-o", str(tmp_path / "b")]) == 1
+    assert "vocabulary" in capsys.readouterr().err
+
+
+def test_loading_reads_no_pickled_code(trained):
+    out, _ = trained
+    module = load_language_module(str(out / "student" / "final.ckpt"))
+    assert module.progress() == 1.0
+    assert module.transformer.quantised

@@ -1,0 +1,1 @@
+"""Training, distilling, freezing and measuring: Lightning modules and the pipeline."""

@@ -1,0 +1,105 @@
+"""Callbacks: the end of a run, what is logged, and the line that people watch."""
+
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+
+from .language import LanguageModule
+
+
+class Budget(pl.Callback):
+    """Ends a run whose steps or minutes are spent."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, LanguageModule)
+        if pl_module.progress() >= 1.0:
+            trainer.should_stop = True
+
+
+class Throughput(pl.Callback):
+    """Logs training bits per byte, tokens a second and the learning rate every `every` seconds."""
+
+    def __init__(self, every: float = 5.0) -> None:
+        self.every = every
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, LanguageModule)
+        self._since, self._tokens = time.monotonic(), pl_module.tokens_seen
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self.on_train_start(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, LanguageModule)
+        seconds = time.monotonic() - self._since
+        if seconds < self.every and pl_module.progress() < 1.0:
+            return
+        rate = (pl_module.tokens_seen - self._tokens) / max(seconds, 1e-9)
+        values = {
+            "train/bits_per_byte": pl_module.train_bits_per_byte.compute().item(),
+            "tokens_per_second": rate,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "elapsed_minutes": pl_module.elapsed_seconds / 60,
+        }
+        pl_module.train_bits_per_byte.reset()
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+        trainer.callback_metrics.update(
+            {k: pl_module.train_bits_per_byte.total_nats.new_tensor(v) for k, v in values.items()}
+        )
+        self.on_train_start(trainer, pl_module)
+
+
+class ProgressLine(pl.callbacks.ProgressBar):
+    """One line on stderr: share done, bits per byte, tokens a second, time left.
+
+    On a terminal it is rewritten in place; elsewhere a line is written every half minute.
+    """
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self.label = label
+        self.enabled = True
+        self.live = sys.stderr.isatty()
+        self._last = 0.0
+
+    def disable(self) -> None:
+        self.enabled = False
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        now = time.monotonic()
+        if self.enabled and now - self._last >= (0.5 if self.live else 30.0):
+            self._last = now
+            self._write(trainer, pl_module, "\r" if self.live else "", "" if self.live else "\n")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.enabled:
+            self._write(trainer, pl_module, "\r" if self.live else "", "\n")
+
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, start: str, end: str) -> None:
+        assert isinstance(pl_module, LanguageModule)
+        metrics, progress = trainer.callback_metrics, pl_module.progress()
+        parts = [f"{self.label:<8} {100 * progress:5.1f}%  step {trainer.global_step}"]
+        for key, name in (("train/bits_per_byte", "train"), ("validation/bits_per_byte", "validation")):
+            if key in metrics:
+                parts.append(f"{name} {float(metrics[key]):.4f} bpb")
+        if "tokens_per_second" in metrics:
+            parts.append(f"{float(metrics['tokens_per_second']):,.0f} tokens/s")
+        if progress > 0:
+            left = pl_module.elapsed_seconds * (1 - progress) / progress
+            parts.append(f"{int(left // 60)}:{int(left % 60):02d} left")
+        sys.stderr.write(start + "  ".join(parts).ljust(100) + end)
+        sys.stderr.flush()

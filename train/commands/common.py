@@ -1,0 +1,77 @@
+"""Arguments that the training commands share."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..configuration import load_recipe, read_overrides, recipe_names
+from ..recipe import Recipe
+from ..run import Run
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Where text comes from."""
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="PATH",
+        help="files, folders, globs, or datasets:... (text, JSON lines, CSV, Parquet, a hub name)",
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The run folder."""
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR", help="folder of the run")
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Which recipe, and what to change in it."""
+    names = [name for name in recipe_names() if name != "quickstart"]
+    parser.add_argument("--tier", choices=names, default="nano", help="size of the model (default: nano)")
+    parser.add_argument("--config", metavar="YAML", help="settings on top of the tier's recipe")
+    parser.add_argument("--minutes", type=float, help="bound of the whole command (training.minutes)")
+    parser.add_argument("-T", "--threads", type=int, help="processor cores (training.threads)")
+    parser.epilog = (
+        "Any setting of the recipe can be given as --section.key VALUE, such as --training.seed 1."
+    )
+
+
+def recipe_from(args: argparse.Namespace) -> Recipe:
+    """The recipe that the arguments describe."""
+    overrides: dict[str, Any] = read_overrides(args.settings)
+    for name in ("minutes", "threads"):
+        if getattr(args, name) is not None:
+            overrides[f"training.{name}"] = getattr(args, name)
+    return load_recipe(args.tier, args.config, overrides)
+
+
+def resume(args: argparse.Namespace) -> Run:
+    """The run in args.out, with settings of this call on top of its recipe."""
+    from ..configuration import build_recipe, dump_recipe, read_yaml
+
+    run = Run.open(args.out, None)
+    overrides: dict[str, Any] = read_overrides(args.settings)
+    if getattr(args, "minutes", None) is not None:
+        overrides["training.minutes"] = args.minutes
+    run.recipe = build_recipe(read_yaml(run.folder / "recipe.yaml"), overrides)
+    (run.folder / "recipe.yaml").write_text(dump_recipe(run.recipe))
+    return run
+
+
+def print_report(report: dict[str, Any], run_folder: Path) -> None:
+    """What a run made, for people."""
+    v = report["validation"]
+    coded = v["coded"]
+    print(
+        f"checkpoint   {run_folder / 'checkpoint'}  "
+        f"({report['checkpoint_bytes']:,} bytes, id {report['id'][:16]})"
+    )
+    print(f"work         {report['macs_per_byte'] / 1e6:.3f} M multiply-accumulates a byte")
+    print("text of the same corpus, kept out of training:")
+    print(f"  float      {v['float_bits_per_byte']:.4f} bits per byte")
+    print(f"  integers   {v['integer_bits_per_byte']:.4f} bits per byte, the same sequences")
+    print(
+        f"  shipped    {coded['bits_per_byte']:.4f} bits per byte: {coded['bytes']:,} -> "
+        f"{coded['coded_bytes']:,} bytes, restored and compared"
+    )
+    print(f"next: laconic compress FILE -m {run_folder / 'checkpoint'}")

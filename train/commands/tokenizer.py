@@ -1,0 +1,28 @@
+"""`laconic tokenizer`: the first stages of a run, tokenizer and token shards."""
+
+import argparse
+
+from .common import add_recipe, add_run, add_sources, recipe_from
+
+TAKES_SETTINGS = True  # cli.py hands --section.key VALUE over as args.settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    add_sources(parser)
+    add_run(parser)
+    add_recipe(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train the tokenizer and build the shards."""
+    recipe = recipe_from(args)
+    from ..pipeline import prepare
+    from ..run import Run
+
+    this = Run.open(args.out, recipe)
+    prepare(this, args.sources)
+    tokenizer = this.tokenizer()
+    print(f"tokenizer    {this.tokenizer_file}  ({tokenizer.kind}, {tokenizer.vocab_size:,} tokens)")
+    print(f"next: laconic pretrain -o {args.out}")
+    return 0

@@ -1,0 +1,138 @@
+"""Recipes from YAML and command line: typed by jsonargparse, with all faults reported at once."""
+
+import contextlib
+import difflib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from ..coder.errors import LaconicError
+from .recipe import Recipe
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+@cache
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe, "recipe")
+    return parser
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= _flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with the package."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a file, keys joined by dots.
+
+    Raises:
+        LaconicError: it is missing, no YAML, or no mapping.
+    """
+    try:
+        parsed = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise LaconicError(
+            f"{path}: {error.strerror}; recipes that ship are {', '.join(recipe_names())}"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise LaconicError(f"{path} is no YAML: {reason}") from None
+    if not isinstance(parsed or {}, dict):
+        raise LaconicError(f"{path} must hold settings such as `training: {{minutes: 5}}`")
+    return _flatten(parsed or {})
+
+
+def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """`--training.minutes 5 --model.tied=false` as settings, keys joined by dots."""
+    settings: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or (not rest and "=" not in word):
+            raise LaconicError(
+                f"{word!r} is no setting: write --section.key VALUE, such as --training.minutes 5"
+            )
+        key, found, value = word[2:].partition("=")
+        text = value if found else rest.pop(0)
+        try:
+            settings[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            settings[key] = text
+        if isinstance(settings[key], str):
+            with contextlib.suppress(ValueError):  # YAML 1.1 takes 1e-3 for a string
+                settings[key] = float(text)
+    return settings
+
+
+def _fault(key: str, value: Any, known: set[str]) -> str | None:
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1)
+        return f"{key} is unknown" + (f", did you mean {near[0]}?" if near else "")
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            _parser().parse_object(_nest({f"recipe.{key}": value}))
+    except (ArgumentError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        expected = reason.partition("Expected")[2] or reason
+        return f"{key} is {value!r}, expected{expected.rstrip('.')[:120]}"
+    return None
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return nested
+
+
+def build_recipe(*settings: Mapping[str, Any]) -> Recipe:
+    """A recipe from flat settings, later ones winning.
+
+    Raises:
+        LaconicError: one line with every unknown key, wrong type and impossible value.
+    """
+    merged: dict[str, Any] = {}
+    for each in settings:
+        merged |= each
+    known = set(_flatten(asdict(Recipe())))
+    faults = [fault for key, value in merged.items() if (fault := _fault(key, value, known))]
+    if not faults:
+        parsed = _parser().parse_object({"recipe": _nest(merged)})
+        recipe: Recipe = _parser().instantiate(parsed).recipe
+        faults = recipe.problems()
+        if not faults:
+            return recipe
+    raise LaconicError("the recipe has faults: " + "; ".join(faults))
+
+
+def load_recipe(name: str, config: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe `name` that ships, changed by a YAML file, changed by overrides."""
+    layers = [read_yaml(CONFIGS / f"{name}.yaml")]
+    if config is not None:
+        layers.append(read_yaml(Path(config)))
+    return build_recipe(*layers, overrides or {})
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """YAML that `build_recipe(read_yaml(...))` turns into the same recipe."""
+    return yaml.safe_dump(asdict(recipe), sort_keys=False)

@@ -1,0 +1,153 @@
+"""The LightningModule of a language model: cross-entropy in nats, read as a code length."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..coder.errors import LaconicError
+from ..models.config import ModelConfig
+from ..models.freeze import calibrate
+from ..models.transformer import Transformer
+from .metrics import BitsPerByte
+from .optimizer import build_optimizer, learning_rate_factor
+from .recipe import TrainingRecipe
+
+CALIBRATION_BATCHES = 8
+
+
+class LanguageModule(pl.LightningModule):
+    """Trains a Transformer on batches (inputs [B, T], targets [B, T]).
+
+    Args:
+        model: its shape.
+        byte_lengths: bytes of each token id, V of them.
+        training: the recipe's training section.
+        tokenizer_sha256: names the vocabulary, so that a teacher of another one is noticed.
+    """
+
+    def __init__(
+        self, model: ModelConfig, byte_lengths: list[int], training: TrainingRecipe, tokenizer_sha256: str
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(
+            {
+                "model": asdict(model),
+                "byte_lengths": list(byte_lengths),
+                "training": asdict(training),
+                "tokenizer_sha256": tokenizer_sha256,
+            }
+        )
+        self.transformer = Transformer(model, len(byte_lengths))
+        self.training_recipe = training
+        self.tokenizer_sha256 = tokenizer_sha256
+        self.register_buffer("byte_lengths", torch.tensor(byte_lengths), persistent=False)
+        self.train_bits_per_byte = BitsPerByte()
+        self.validation_bits_per_byte = BitsPerByte()
+        self.elapsed_seconds = 0.0
+        self.tokens_seen = 0
+        self._clock: float | None = None
+        self._recent: list[Tensor] = []  # inputs of the last batches, to calibrate on
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids [B, T] -> logits [B, T, V] in nats."""
+        return self.transformer(ids)
+
+    # progress ---------------------------------------------------------------------------------------------
+
+    def progress(self) -> float:
+        """Share of the run that is done: of the steps where they are given, else of the minutes."""
+        recipe = self.training_recipe
+        if recipe.max_steps is not None:
+            return min(1.0, self.global_step / recipe.max_steps)
+        assert recipe.minutes is not None
+        return min(1.0, self.elapsed_seconds / (60 * recipe.minutes))
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self._clock is not None:
+            self.elapsed_seconds += now - self._clock
+        self._clock = now
+
+    def on_train_start(self) -> None:
+        self._clock = time.monotonic()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["laconic"] = {
+            "elapsed_seconds": self.elapsed_seconds,
+            "tokens_seen": self.tokens_seen,
+            "quantised": self.transformer.quantised,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint["laconic"]
+        self.elapsed_seconds, self.tokens_seen = saved["elapsed_seconds"], saved["tokens_seen"]
+        self.transformer.simulate_integers(saved["quantised"])
+
+    # training ---------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._tick()
+        progress = self.progress()
+        factor = learning_rate_factor(progress, self.training_recipe)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.training_recipe.learning_rate * factor
+        late = progress >= 1 - self.training_recipe.quantised_share
+        if late and self.training_recipe.quantised_share and not self.transformer.quantised and self._recent:
+            calibrate(self.transformer, self._recent)
+            self.transformer.simulate_integers()
+
+    def code_length(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean code length of the targets, in nats a token."""
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """(what is minimised, code length in nats a token)."""
+        nats = self.code_length(self(inputs), targets)
+        return nats, nats
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        inputs, targets = batch
+        loss, nats = self.loss(inputs, targets)
+        if not torch.isfinite(loss):
+            raise LaconicError(
+                f"the loss became {float(loss)} at step {self.global_step}; the step was not taken. "
+                "Lower training.learning_rate and resume from the last checkpoint"
+            )
+        self._recent = [*self._recent[1 - CALIBRATION_BATCHES :], inputs.detach()]
+        self.tokens_seen += targets.numel()
+        self.train_bits_per_byte.update(nats.detach() * targets.numel(), self.byte_lengths[targets])
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        inputs, targets = batch
+        nats = self.code_length(self(inputs), targets)
+        self.validation_bits_per_byte.update(nats * targets.numel(), self.byte_lengths[targets])
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("validation/bits_per_byte", self.validation_bits_per_byte.compute().float(), prog_bar=True)
+        self.log("elapsed_minutes", self.elapsed_seconds / 60)
+        self.validation_bits_per_byte.reset()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.transformer, self.training_recipe)
+
+
+def load_language_module(path: str) -> LanguageModule:
+    """A LanguageModule from a checkpoint of training; nothing but tensors and plain values is read."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    saved = checkpoint["hyper_parameters"]
+    module = LanguageModule(
+        ModelConfig(**saved["model"]),
+        saved["byte_lengths"],
+        TrainingRecipe(**saved["training"]),
+        saved["tokenizer_sha256"],
+    )
+    weights = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith("transformer.")}
+    module.load_state_dict(weights)
+    module.on_load_checkpoint(checkpoint)
+    return module

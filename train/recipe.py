@@ -1,0 +1,122 @@
+"""A recipe: everything that a run depends on but its corpus and its folder."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..models.config import ModelConfig
+
+
+@dataclass
+class DataRecipe:
+    """Which text is kept out of training."""
+
+    validation_share: float = 0.01  # of the documents, by a hash of their content
+    test_share: float = 0.01  # likewise: read by nobody but you
+    validation_tokens: int = 200_000  # validation reads at most so many
+
+
+@dataclass
+class TokenizerRecipe:
+    """How text is cut into tokens."""
+
+    kind: Literal["bpe", "wordpiece", "unigram", "bytes"] = "bpe"
+    vocab_size: int = 2048
+    sample_bytes: int = 32_000_000  # training text that the tokenizer learns from, at most
+
+
+@dataclass
+class TrainingRecipe:
+    """How a model learns. Shares are of the run, whether it is measured in steps or in minutes."""
+
+    minutes: float | None = 30.0  # of the whole command, or of one stage that is run alone
+    max_steps: int | None = None  # end after so many steps instead (reproducible on the same machine)
+    seq_len: int = 256  # tokens a training sequence
+    batch_size: int = 32  # sequences a batch
+    accumulate: int = 1  # batches a step
+    learning_rate: float = 4e-3
+    final_learning_rate: float = 0.02  # as a share of learning_rate, reached at the end
+    warmup_share: float = 0.01
+    warmdown_share: float = 0.7
+    weight_decay: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.97
+    clip_norm: float = 1.0
+    quantised_share: float = 0.1  # last part of the run that simulates the integer graph
+    patience: int = 0  # validations without progress before the run stops and goes back to its best; 0: never
+    validations: int = 8  # a run, the last one at its end
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    threads: int | None = None  # processor cores; all of them where nothing is said
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"  # any name that Lightning knows: ddp, fsdp, deepspeed_stage_2
+    seed: int = 0
+
+
+@dataclass
+class DistillationRecipe:
+    """What a teacher is worth to the student: teacher_share 0 trains the student from text alone."""
+
+    teacher_share: float = 0.0  # of the minutes (or steps) that the teacher gets
+    weight: float = 0.5  # of the teacher's distribution in the loss; the rest goes to the true token
+    temperature: float = 1.0
+
+
+def _teacher() -> ModelConfig:
+    return ModelConfig(d_model=192, num_layers=4, num_heads=6, ffn_dim=768, window=128)
+
+
+@dataclass
+class Recipe:
+    """All of a run."""
+
+    name: str = "nano"
+    data: DataRecipe = field(default_factory=DataRecipe)
+    tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    teacher: ModelConfig = field(default_factory=_teacher)
+    training: TrainingRecipe = field(default_factory=TrainingRecipe)
+    distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
+
+    def problems(self) -> list[str]:
+        """Every value that cannot work, one sentence each."""
+        t, d, n = self.training, self.data, self.distillation
+        found = [f"model.{fault}" for fault in self.model.problems()]
+        found += [f"teacher.{fault}" for fault in self.teacher.problems()]
+        checks: list[tuple[str, float, float, float]] = [
+            ("training.seq_len", t.seq_len, 2, 65536),
+            ("training.batch_size", t.batch_size, 1, 65536),
+            ("training.accumulate", t.accumulate, 1, 65536),
+            ("training.learning_rate", t.learning_rate, 1e-8, 1.0),
+            ("training.final_learning_rate", t.final_learning_rate, 0, 1),
+            ("training.warmup_share", t.warmup_share, 0, 0.5),
+            ("training.warmdown_share", t.warmdown_share, 0, 1),
+            ("training.quantised_share", t.quantised_share, 0, 1),
+            ("training.clip_norm", t.clip_norm, 1e-6, 1e6),
+            ("training.patience", t.patience, 0, 10**6),
+            ("training.validations", t.validations, 1, 10**6),
+            ("training.devices", t.devices, 1, 10**6),
+            ("data.validation_share", d.validation_share, 1e-6, 0.5),
+            ("data.test_share", d.test_share, 0, 0.5),
+            ("data.validation_tokens", d.validation_tokens, 1000, 10**12),
+            ("distillation.teacher_share", n.teacher_share, 0, 0.9),
+            ("distillation.weight", n.weight, 0, 1),
+            ("distillation.temperature", n.temperature, 0.1, 100),
+            ("tokenizer.vocab_size", self.tokenizer.vocab_size, 256, 65536),
+            ("tokenizer.sample_bytes", self.tokenizer.sample_bytes, 10_000, 10**11),
+        ]
+        if t.minutes is not None:
+            checks.append(("training.minutes", t.minutes, 0.05, 10**6))
+        if t.max_steps is not None:
+            checks.append(("training.max_steps", t.max_steps, 1, 10**12))
+        if t.threads is not None:
+            checks.append(("training.threads", t.threads, 1, 4096))
+        found += [
+            f"{name} is {value:g}, allowed are {low:g} to {high:g}"
+            for name, value, low, high in checks
+            if not low <= value <= high
+        ]
+        if t.minutes is None and t.max_steps is None:
+            found.append("training.minutes and training.max_steps are both null: give one of them")
+        if self.tokenizer.kind == "bytes" and self.tokenizer.vocab_size != 256:
+            found.append(f"tokenizer.vocab_size is {self.tokenizer.vocab_size}, plain bytes need 256")
+        return found
