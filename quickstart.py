@@ -31,7 +31,7 @@ LEFT_OUT = {
 LEAST_BYTES = 2_000_000
 HELD_OUT_BYTES = 1_000_000
 LARGEST_HELD_OUT = 200_000  # bytes: no single module decides the figures
-ALONE_BYTES = 120_000  # of modules that are compressed one by one as well
+ALONE_BYTES = 80_000  # of modules that are compressed one by one as well
 SMALLEST_ALONE = 2_048
 STAGES = ("teacher", "student")
 
@@ -150,9 +150,10 @@ def measure_held_out(split: Split, out: Path) -> None:
             alone.append(Sample(module, text, note))
     single = compare(alone, model)
 
-    print("\n" + whole.size_tables() + "\n\nSome of them, each a file of its own:\n")
-    print(single.size_tables() + "\n\nAll of them as one file:\n")
-    print(whole.speed_table() + "\n\n" + whole.account() + "\n")
+    print("\n".join(["", whole.bytes_table(), "", whole.bits_table(), "", single.bits_table()]))
+    print(
+        "\n".join(["", "Speed, all modules as one file:", "", whole.speed_table(), "", whole.account(), ""])
+    )
     write_json(whole, out / "held-out.json")
     write_json(single, out / "held-out-alone.json")
     panels = {
@@ -162,7 +163,6 @@ def measure_held_out(split: Split, out: Path) -> None:
     plot_bits_per_byte(panels, whole.results[0].codec, out / "bits-per-byte.png")
     curves = {stage: sorted((out / "run" / stage / "csv").glob("version_*/metrics.csv")) for stage in STAGES}
     plot_loss_curve({stage: files[-1] for stage, files in curves.items() if files}, out / "loss.png")
-    print(f"Break-even with the best peer: {whole.break_even_line()}.")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -54,8 +54,7 @@ def code_length(checkpoint: FrozenCheckpoint, engine: Engine, data: bytes) -> Co
 
     A compressed file is a little longer: its streams start anew, and it has a container.
     """
-    tokenizer = checkpoint.tokenizer
-    ids = tokenizer.encode(data)
+    ids = checkpoint.tokenizer.encode(data)
     fed = np.concatenate(([engine.vocab_size], ids[:-1])).astype(np.int32)  # the begin token comes first
     chunk = max(1, min(CHUNK_TOKENS, CHUNK_LOGITS // engine.vocab_size))
     state = engine.start(1)
@@ -63,7 +62,7 @@ def code_length(checkpoint: FrozenCheckpoint, engine: Engine, data: bytes) -> Co
     for start in range(0, len(ids), chunk):
         logits = engine.advance(state, fed[None, start : start + chunk])[0]
         bits[start : start + chunk] = token_code_bits(logits, ids[start : start + chunk])
-    lengths = tokenizer.byte_lengths[ids].astype(np.int64)
+    lengths = np.array([len(token) for token in checkpoint.token_bytes], dtype=np.int64)[ids]
     return CodeLength(len(data), ids, np.cumsum(lengths) - lengths, bits)
 
 

@@ -1,15 +1,16 @@
 """Real measurements: bytes counted, round trips compared, seconds and memory taken."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..coder.errors import LaconicError
 from .peers import Codec
 
-WARM_UP = b"laconic measures nothing of this. " * 8
+WARM_UP_BYTES = 4096
 T = TypeVar("T")
 
 
@@ -28,13 +29,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One codec on one file; its existence says that the round trip was compared and is equal."""
+    """One codec on one file; its existence says that the round trip was compared and is equal.
+
+    Attributes:
+        methods: bytes of the file by what they were coded by; empty where a codec has one method.
+    """
 
     file: str
     file_bytes: int
     compressed_bytes: int
     compress_seconds: float
     decompress_seconds: float
+    methods: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def bits_per_byte(self) -> float:
@@ -46,7 +52,7 @@ class CodecResult:
     """One codec on all files.
 
     Attributes:
-        ready_seconds: first use, on a few bytes: imports, the checkpoint's loading, compilation.
+        ready_seconds: first use, on a file's first bytes: imports, loading of the checkpoint, compilation.
         peak_bytes: growth of resident memory from before the first use to its peak, or None where the
             system does not tell. Memory that an earlier codec gave back to the process is not seen.
     """
@@ -68,6 +74,14 @@ class CodecResult:
     @property
     def bits_per_byte(self) -> float:
         return 8 * self.compressed_bytes / self.file_bytes if self.file_bytes else 0.0
+
+    @property
+    def methods(self) -> dict[str, int]:
+        """Bytes of all files by what they were coded by."""
+        found = Counter[str]()
+        for measurement in self.measurements:
+            found.update(measurement.methods)
+        return dict(found)
 
     @property
     def compress_kb_per_second(self) -> float:
@@ -111,7 +125,8 @@ def measure(codec: Codec, samples: Sequence[Sample]) -> CodecResult:
         LaconicError: bytes that came back different, with the first place that differs.
     """
     before = _restart_peak()
-    ready_seconds, _ = _timed(lambda: codec.decompress(codec.compress(WARM_UP)))
+    warm_up = next((sample.data[:WARM_UP_BYTES] for sample in samples if sample.data), b"")
+    ready_seconds, _ = _timed(lambda: codec.decompress(codec.compress(warm_up)))
     measurements = [_measure_one(codec, sample) for sample in samples]
     peak = _status_bytes("VmHWM")
     growth = max(0, peak - before) if before is not None and peak is not None else None
@@ -130,7 +145,10 @@ def _measure_one(codec: Codec, sample: Sample) -> Measurement:
             f"{codec.name} did not restore {sample.name}: {len(restored)} of {len(sample.data)} bytes came "
             f"back, different from byte {place} on; please report it with the file"
         )
-    return Measurement(sample.name, len(sample.data), len(blob), compress_seconds, decompress_seconds)
+    methods = codec.methods(blob) if codec.methods else {}
+    return Measurement(
+        sample.name, len(sample.data), len(blob), compress_seconds, decompress_seconds, methods
+    )
 
 
 def _timed(action: Callable[[], T]) -> tuple[float, T]:

@@ -25,12 +25,15 @@ class Codec:
         version: of the library that does the work.
         compress: bytes -> bytes.
         decompress: the inverse.
+        methods: what the bytes of a file were coded by: a blob -> {name: bytes of the original}; None where
+            a codec has one method.
     """
 
     name: str
     version: str
     compress: Callable[[bytes], bytes]
     decompress: Callable[[bytes], bytes]
+    methods: Callable[[bytes], dict[str, int]] | None = None
 
 
 def gzip_codec() -> Codec:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Optional
 
+from ..coder.container import METHOD_NAMES, MODEL
 from .measure import CodecResult, Measurement, Sample
 
 if TYPE_CHECKING:
@@ -33,16 +34,15 @@ class Report:
 
     def text(self) -> str:
         """Tables of bytes, bits per byte and speed, then the account."""
-        return "\n\n".join([self.size_tables(), self.speed_table(), self.account()])
+        return "\n\n".join([self.bytes_table(), self.bits_table(), self.speed_table(), self.account()])
 
-    def size_tables(self) -> str:
-        """Compressed bytes and bits per byte: a row a file, and the total of all."""
-        return "\n\n".join(
-            [
-                self._size_table("compressed bytes", lambda x: f"{x.compressed_bytes:,}"),
-                self._size_table("bits per byte", lambda x: f"{x.bits_per_byte:.3f}"),
-            ]
-        )
+    def bytes_table(self) -> str:
+        """Compressed bytes: a row a file, and the total."""
+        return self._size_table("compressed bytes", lambda x: f"{x.compressed_bytes:,}")
+
+    def bits_table(self) -> str:
+        """Bits per byte: a row a file, and the total."""
+        return self._size_table("bits per byte", lambda x: f"{x.bits_per_byte:.3f}")
 
     def speed_table(self) -> str:
         """Speeds, the cost of the first use, memory and version of each codec."""
@@ -65,6 +65,7 @@ class Report:
             "Every round trip was compared and is equal. Each codec ran once, in this process, one after the",
             "other; 'ready' is its first use (imports, checkpoint, compilation), '+MB' the growth of memory.",
             *self.left_out,
+            *self._method_lines(),
         ]
         if self.checkpoint is not None:
             lines += ["", *self._checkpoint_lines(self.checkpoint)]
@@ -128,6 +129,15 @@ class Report:
 
     def _best_peer(self) -> CodecResult:
         return min(self.results[1:], key=lambda result: result.compressed_bytes)
+
+    def _method_lines(self) -> list[str]:
+        """Which part of the files our codec's model coded, where it was not all."""
+        methods = self.results[0].methods
+        if self.checkpoint is None or set(methods) <= {METHOD_NAMES[MODEL]}:
+            return []
+        total = sum(methods.values())
+        shares = ", ".join(f"{name} {size / total:.1%}" for name, size in methods.items())
+        return [f"Not all of it was coded by the model, but what is smallest: {shares} of the bytes."]
 
     def _checkpoint_lines(self, checkpoint: "FrozenCheckpoint") -> list[str]:
         answers: dict[str, list[str]] = {}

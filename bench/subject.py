@@ -1,9 +1,13 @@
 """The codec under test, dressed like its peers: bytes in, bytes out, through the package's front door."""
 
+from collections import Counter
 from functools import cache
+from io import BytesIO
 from typing import TYPE_CHECKING, Optional
 
 from .. import __version__
+from ..coder.access import read_header, read_layout
+from ..coder.container import METHOD_NAMES
 from ..coder.files import compress, decompress, open_model
 from .peers import Codec
 
@@ -29,5 +33,16 @@ def laconic_codec(model: str) -> tuple[Codec, Optional["FrozenCheckpoint"]]:
         f"laconic {__version__}",
         lambda data: compress(data, opened()),
         lambda blob: decompress(blob, opened()),
+        bytes_by_method,
     )
     return codec, checkpoint
+
+
+def bytes_by_method(blob: bytes) -> dict[str, int]:
+    """Bytes of the original that the segments of a .lac file hold, by the method of the segment."""
+    file, found = BytesIO(blob), Counter[str]()
+    layout = read_layout(file)
+    for entry in layout.entries:
+        header, _ = read_header(file, layout, entry)
+        found[METHOD_NAMES[header.method]] += entry.original_length
+    return dict(found)

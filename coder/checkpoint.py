@@ -90,7 +90,7 @@ class FrozenCheckpoint:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the folder beside its final place and rename it; an existing folder is an error."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
         target = Path(folder)
         if target.exists():
@@ -186,7 +186,7 @@ def _read_config(path: Path, values: dict[str, Any]) -> FrozenConfig:
 
 def _read_tensors(path: Path) -> dict[str, Array]:
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 
     try:
         return load_file(path)

@@ -56,7 +56,8 @@ def exp2_table() -> npt.NDArray[np.uint32]:
     """
     precision = 160
     step = _root_of_half(LOGIT_BITS, precision)
-    power, values = 1 << precision, []
+    power = 1 << precision
+    values: list[int] = []
     for _ in range(1 << LOGIT_BITS):
         values.append((power + (1 << (precision - WEIGHT_BITS - 1))) >> (precision - WEIGHT_BITS))
         power = (power * step) >> precision

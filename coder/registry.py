@@ -66,37 +66,38 @@ def _what_is_here() -> str:
 
 
 def find(wanted: str | os.PathLike[str]) -> Listing:
-    """The checkpoint that a path, a name or the first digits of an id (at least 4) stand for.
+    """The checkpoint that a name, a path or the first digits of an id (at least 4) stand for.
+
+    A name is taken before a folder here that is called the same: ./NAME or a Path means the folder.
 
     Raises:
         LaconicError: there is none, or several.
     """
     text = os.fspath(wanted)
     path = Path(text)
+    here = [] if isinstance(wanted, Path) or os.sep in text else list(available())
+    for listing in here:
+        if listing.name == text:
+            return listing
     if (path / "config.json").is_file():
         listing = read_listing(path)
         if listing is None:
             raise LaconicError(f"{path} is no frozen checkpoint: make one by laconic train or laconic export")
         return listing
-    here = list(available())
-    for listing in here:
-        if listing.name == text:
-            return listing
     if len(text) >= _MIN_ID_DIGITS:
-        matching = {listing.id: listing for listing in here if listing.id.hex().startswith(text.lower())}
-        if len(matching) > 1:
-            raise LaconicError(
-                f"{len(matching)} checkpoints have ids that begin with {text}: give more digits"
-            )
+        matching = [listing for listing in here if listing.id.hex().startswith(text.lower())]
+        several = len({listing.id for listing in matching})
+        if several > 1:
+            raise LaconicError(f"{several} checkpoints have ids that begin with {text}: give more digits")
         if matching:
-            return next(iter(matching.values()))
-    if path.exists():
-        raise LaconicError(
-            f"{text} is no frozen checkpoint (it has no config.json); here are: {_what_is_here()}"
-        )
+            return matching[0]
+    what = (
+        f"{text} has no config.json, it is no checkpoint"
+        if path.exists()
+        else f"there is no checkpoint {text!r}"
+    )
     raise LaconicError(
-        f"there is no checkpoint {text!r}; here are: {_what_is_here()}. "
-        f"Give a folder, set {VARIABLE}, or choose -m none"
+        f"{what}; here are: {_what_is_here()}. Give a folder, set {VARIABLE}, or choose -m none"
     )
 
 

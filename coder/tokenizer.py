@@ -195,9 +195,16 @@ class ByteTokenizer:
 
     def _encode_chunks(self, parts: list[bytes]) -> Iterator[NDArray[np.int32]]:
         for begin in range(0, len(parts), _GROUP_CHUNKS):
-            texts = [bytes_to_text(part) for part in parts[begin : begin + _GROUP_CHUNKS]]
-            for encoding in self._engine.encode_batch_fast(texts, add_special_tokens=False):
-                yield np.array(encoding.ids, dtype=np.int32)
+            group = parts[begin : begin + _GROUP_CHUNKS]
+            different = list(dict.fromkeys(group))  # megabytes of one byte are one chunk, over and over
+            texts = [bytes_to_text(part) for part in different]
+            encoded = self._engine.encode_batch_fast(texts, add_special_tokens=False)
+            ids = {
+                part: np.array(encoding.ids, dtype=np.int32)
+                for part, encoding in zip(different, encoded, strict=True)
+            }
+            for part in group:
+                yield ids[part]
 
     def decode(self, ids: ArrayLike) -> bytes:
         """The bytes of the ids, put end to end."""

@@ -7,6 +7,9 @@ floor(x * 2^-shift + 1/2), which is exact there.
 Dimensions: S streams, T tokens fed at once, D width, H query heads, G key heads, K head_dim, V vocabulary.
 """
 
+# torch leaves many of its own functions untyped:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,7 +112,7 @@ class TorchEngine:
     @staticmethod
     def _quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
         """(q float32 [..., K] of whole numbers, m float64 [..., 1])."""
-        m = torch.linalg.vector_norm(x, ord=torch.inf, dim=-1, keepdim=True).clamp_min_(1)
+        m: Tensor = torch.linalg.vector_norm(x, ord=torch.inf, dim=-1, keepdim=True).clamp_min_(1)
         reciprocal = torch.floor((fp.INT8_MAX << fp.ROW_BITS) / m).mul_(2.0**-fp.ROW_BITS)
         return _round(x * reciprocal).float(), m
 

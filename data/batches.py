@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .shards import TokenShard
+from .tokenshard import TokenShard
 
 
 def sequence_batch(
@@ -18,8 +18,8 @@ def sequence_batch(
         shift: tokens before sequence 0.
 
     Returns:
-        inputs int64 [B, T], targets int64 [B, T]: the targets are the tokens, the input at j is the token before
-        target j. Every target is a token of the shard, and no token is in two sequences.
+        inputs int64 [B, T], targets int64 [B, T]: the targets are the tokens, the input at j is the token
+        before target j. Every target is a token of the shard, and no token is in two sequences.
     """
     starts_B = shift + np.asarray(indices, dtype=np.int64) * seq_len
     positions_BT = starts_B[:, None] + np.arange(seq_len)

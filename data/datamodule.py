@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..coder.errors import LaconicError
 from .batches import sequence_batch
-from .build import shard_path
-from .shards import TokenShard
+from .shards import shard_path
+from .tokenshard import TokenShard
 
 Batch = tuple[Tensor, Tensor]  # inputs int64 [B, T], targets int64 [B, T]
 
@@ -23,13 +23,13 @@ Batch = tuple[Tensor, Tensor]  # inputs int64 [B, T], targets int64 [B, T]
 class TokenDataModule(pl.LightningDataModule):
     """Serves the train and validation shards of a folder.
 
-    Training batches never end. Each pass over the shard has its own order of sequences and its own random shift
-    of their borders, both drawn from the seed and the number of the pass; so the number of a batch alone says
-    what is in it, and a checkpoint needs to keep just how many were used.
+    Training batches never end. Each pass over the shard has its own order of sequences and its own random
+    shift of their borders, both drawn from the seed and the number of the pass; so the number of a batch says
+    all that is in it, and a checkpoint needs to keep just how many were used.
 
     Attributes:
-        batches_served: training batches that this process has handed to the training step; Lightning fetches one
-            ahead, which does not count.
+        batches_served: training batches that this process has handed to the training step; Lightning fetches
+            one ahead, which does not count.
     """
 
     def __init__(

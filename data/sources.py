@@ -7,7 +7,7 @@ Source                                     Documents
 `FILE.parquet`, wherever it is found       one a row, of the default column
 `datasets:BUILDER:PATTERN[:COLUMN]`        one a row of the files; BUILDER is `json` (JSON lines too), `csv`,
                                            `parquet` or `text`
-`datasets:NAME[@CONFIG][:SPLIT[:COLUMN]]`  one a row of a data set of the hub; SPLIT defaults to `train`, as in
+`datasets:NAME[@CONFIG][:SPLIT[:COLUMN]]`  one a row of a data set of the hub; SPLIT defaults to `train`; e.g.
                                            `datasets:wikimedia/wikipedia@20231101.en:train:text`
 
 The default column is `text`, or else the only one of strings or binary data. Strings become UTF-8, binary

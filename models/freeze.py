@@ -29,7 +29,7 @@ def calibrate(model: Transformer, batches: Iterable[Tensor]) -> list[float]:
     Returns:
         The largest magnitude of each layer's feed-forward input.
     """
-    largest = [0.0] * len(model.blocks)
+    largest = [0.0] * len(model.layers)
 
     def watch(layer: int):
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -37,10 +37,10 @@ def calibrate(model: Transformer, batches: Iterable[Tensor]) -> list[float]:
 
         return hook
 
-    handles = [block.ffn.up.register_forward_hook(watch(i)) for i, block in enumerate(model.blocks)]
+    handles = [block.ffn.up.register_forward_hook(watch(i)) for i, block in enumerate(model.layers)]
     training, quantised = model.training, model.quantised
     model.eval().simulate_integers(False)
-    for block in model.blocks:
+    for block in model.layers:
         for clip in (block.attention.q_clip, block.attention.k_clip, block.attention.v_clip):
             clip.value.zero_()
     model.observe_ranges(True)
@@ -146,14 +146,14 @@ def freeze(model: Transformer, token_bytes: list[bytes], largest: list[float]) -
     assert len(token_bytes) == model.vocab_size
     tensors: Arrays = {}
     _freeze_embedding(tensors, model)
-    for i, block in enumerate(model.blocks):
+    for i, block in enumerate(model.layers):
         _freeze_attention(tensors, f"layers.{i}", block.attention)
         _freeze_ffn(tensors, f"layers.{i}", block.ffn, largest[i])
     if model.config.positions == "rotary":
         period = model.config.rotary_period
         angles = 2 * np.pi * np.arange(period) / period
         tensors["rotary.cosine"] = np.rint(np.cos(angles) * (1 << fp.ROTARY_BITS)).astype(np.int32)
-        turns = model.blocks[0].attention.turns.cpu().numpy()
+        turns = model.layers[0].attention.turns.cpu().numpy()
         tensors["rotary.turns"] = turns.astype(np.int32)
     tensors["token_bytes"] = np.frombuffer(b"".join(token_bytes), dtype=np.uint8).copy()
     tensors["token_ends"] = np.cumsum([len(b) for b in token_bytes]).astype(np.int32)

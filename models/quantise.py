@@ -43,10 +43,10 @@ class QuantLinear(nn.Linear):
         super().__init__(in_features, out_features, bias=False)
         self.quantised = False
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if not self.quantised:
-            return nn.functional.linear(x, self.weight)
-        return nn.functional.linear(fake_quantise_rows(x), fake_quantise_rows(self.weight))
+            return nn.functional.linear(input, self.weight)
+        return nn.functional.linear(fake_quantise_rows(input), fake_quantise_rows(self.weight))
 
 
 class Clip(nn.Module):
@@ -54,6 +54,8 @@ class Clip(nn.Module):
 
     While `observing`, each call moves `value` towards the 99.99% quantile of |x|.
     """
+
+    value: Tensor
 
     def __init__(self, momentum: float = 0.99) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 ALPHABET = [chr(ALPHABET_START + b) for b in range(256)]
-LEAST_VOCAB_SIZE: dict[Kind, int] = {"bpe": 256, "wordpiece": 512, "unigram": 256, "bytes": 256}
+LEAST_VOCAB_SIZE: dict[Kind, int] = {"bpe": 256, "wordpiece": 512, "unigram": 257, "bytes": 256}
 UNIGRAM_TEXT_BYTES = 4_000_000  # its trainer takes some 4 seconds a megabyte
 _ROUNDS = 3  # of re-estimation of the Unigram scores
 

@@ -40,6 +40,8 @@ def rms_norm(x: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Causal attention over the last `window` tokens."""
 
+    turns: Tensor  # whole turns a period of each pair; with rotary positions only
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -156,12 +158,17 @@ class Transformer(nn.Module):
         nn.init.normal_(self.embed.weight, std=0.05)
         if self.head is not None:
             nn.init.normal_(self.head.weight, std=0.02)
-        for block in self.blocks:
+        for block in self.layers:
             for layer in (block.attention.qkv, block.ffn.up):
                 bound = math.sqrt(3.0 / layer.in_features)
                 nn.init.uniform_(layer.weight, -bound, bound)
             nn.init.zeros_(block.attention.out.weight)
             nn.init.zeros_(block.ffn.down.weight)
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, with their type."""
+        return [block for block in self.blocks if isinstance(block, Block)]
 
     def simulate_integers(self, enabled: bool = True) -> None:
         """Switch the simulation of the integer graph in every layer (quantisation-aware training)."""

@@ -16,7 +16,8 @@ from ..coder.engine import load_engine
 from ..coder.files import compress, decompress
 from ..coder.fixedpoint import LOGIT_BITS
 from ..data.batches import sequence_batch
-from ..data.shards import TokenShard
+from ..data.shards import read_manifest, shard_path
+from ..data.tokenshard import TokenShard
 from ..models.freeze import calibrate, freeze
 from .configuration import dump_recipe
 from .language import LanguageModule
@@ -90,18 +91,23 @@ def _coded(folder: Path, text: bytes) -> dict[str, Any]:
     }
 
 
-def export(run: Run, module: LanguageModule, corpus: list[dict[str, Any]]) -> dict[str, Any]:
-    """Freeze a module, write run.checkpoint, reload it from disk, and measure it.
+def _corpora(run: Run) -> list[dict[str, Any]]:
+    """What the model learned from: names without the folders that only this machine has."""
+    manifest = read_manifest(run.shards)
+    names = [Path(source).name or source for source in manifest["build"]["sources"]]
+    train = manifest["splits"]["train"]
+    return [{"source": ", ".join(names), "bytes": train["bytes"], "sha256": train["sha256"]}]
 
-    Args:
-        corpus: {"source", "bytes", "sha256"} of each source that was read.
+
+def export(run: Run, module: LanguageModule) -> dict[str, Any]:
+    """Freeze a module, write run.checkpoint, reload it from disk, and measure it.
 
     Returns:
         The report, which is also kept in the checkpoint's summary and in report.json.
     """
     tokenizer = run.tokenizer()
     training, validation = (
-        TokenShard.open(run.shards / f"{split}.tokens") for split in ("train", "validation")
+        TokenShard.open(shard_path(run.shards, split)) for split in ("train", "validation")
     )
     transformer = module.transformer.eval().cpu()
     seq_len = min(module.training_recipe.seq_len, training.num_tokens)
@@ -115,9 +121,7 @@ def export(run: Run, module: LanguageModule, corpus: list[dict[str, Any]]) -> di
     loaded = FrozenCheckpoint.load(run.checkpoint)
     report: dict[str, Any] = {
         "name": run.recipe.name,
-        "corpora": corpus,
-        "training_bytes": training.num_bytes,
-        "training_sha256": training.sha256,
+        "corpora": _corpora(run),
         "tokens_seen": module.tokens_seen,
         "training_minutes": round(module.elapsed_seconds / 60, 2),
         "parameters": sum(p.numel() for p in transformer.parameters()),

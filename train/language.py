@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
@@ -114,14 +114,28 @@ class LanguageModule(pl.LightningModule):
         inputs, targets = batch
         loss, nats = self.loss(inputs, targets)
         if not torch.isfinite(loss):
-            raise LaconicError(
-                f"the loss became {float(loss)} at step {self.global_step}; the step was not taken. "
-                "Lower training.learning_rate and resume from the last checkpoint"
-            )
+            self._stop(f"the loss became {float(loss)}")
         self._recent = [*self._recent[1 - CALIBRATION_BATCHES :], inputs.detach()]
         self.tokens_seen += targets.numel()
         self.train_bits_per_byte.update(nats.detach() * targets.numel(), self.byte_lengths[targets])
         return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the global norm here: Lightning refuses to beside a fused optimiser, which is safe in bf16."""
+        norm = torch.nn.utils.clip_grad_norm_(self.transformer.parameters(), self.training_recipe.clip_norm)
+        if not torch.isfinite(norm):
+            self._stop(f"the gradient's norm became {float(norm)}")
+
+    def _stop(self, fault: str) -> NoReturn:
+        raise LaconicError(
+            f"{fault} at step {self.global_step}; the step was not taken. "
+            "Lower training.learning_rate and resume from the last checkpoint"
+        )
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         inputs, targets = batch

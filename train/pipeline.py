@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..coder.errors import LaconicError
+from ..data.shards import build_shards
 from ..data.corpus import Corpus
 from ..data.datamodule import TokenDataModule
-from ..data.shards import build_shards
 from ..models.config import ModelConfig
 from .distill import DistillationModule
 from .export import export

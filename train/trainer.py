@@ -79,7 +79,6 @@ def build_trainer(folder: Path, recipe: TrainingRecipe, label: str) -> pl.Traine
         max_steps=recipe.max_steps if recipe.max_steps is not None else -1,
         max_epochs=-1,
         accumulate_grad_batches=recipe.accumulate,
-        gradient_clip_val=recipe.clip_norm,
         val_check_interval=_validation_interval(recipe),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,

@@ -6,10 +6,10 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
+from .. import registry
 from ..errors import LaconicError
 from ..files import SEGMENT_SIZE, SUFFIX, check_sizes, compress_stream
 from ..progress import Progress
-from ..registry import DEFAULT, find, open_model
 from . import shared
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-m",
         "--model",
-        default=DEFAULT,
+        default=registry.DEFAULT,
         metavar="CHECKPOINT",
         help="folder, name or id of a checkpoint, or none (default: %(default)s)",
     )
@@ -47,11 +47,11 @@ def run(args: argparse.Namespace) -> int:
     if several and (args.stdout or args.output is not None):
         return shared.usage_error("a .lac file holds one file: give one, or leave out -o and -c")
     check_sizes(args.streams, args.segment_size)
-    listing = None if args.model == "none" else find(args.model)
+    listing = None if args.model == "none" else registry.find(args.model)
 
     @cache
     def model() -> "Model | None":
-        return None if listing is None else open_model(listing, args.engine, args.threads)
+        return None if listing is None else registry.open_model(listing, args.engine, args.threads)
 
     def one(name: str) -> None:
         with shared.opened(name, compressed=False) as source:

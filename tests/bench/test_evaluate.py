@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fakes import fake_model, predictable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,8 @@ from laconic.bench.evaluate import (
     token_code_bits,
 )
 from laconic.bench.measure import Sample
+from laconic.coder.codec import encode_segment
+from laconic.coder.container import MODEL
 from laconic.coder.fixedpoint import exp2_table
 
 VOCABULARY = [bytes([value]) for value in range(256)]
@@ -49,7 +52,6 @@ class PreviousToken:
 
 TOKENIZER = SimpleNamespace(
     encode=lambda data: np.frombuffer(data, dtype=np.uint8).astype(np.int32),
-    byte_lengths=np.ones(256, dtype=np.int32),
 )
 CHECKPOINT = SimpleNamespace(tokenizer=TOKENIZER, token_bytes=VOCABULARY)
 
@@ -71,6 +73,14 @@ def test_chunks_change_nothing(monkeypatch):
         engine = PreviousToken()
         assert code_length_bits(CHECKPOINT, engine, TEXT) == whole
         assert engine.fed == [256, *TEXT[:-1]]
+
+
+def test_the_coder_writes_what_the_code_length_says():
+    model, data = fake_model(), predictable(20_000)
+    segment = encode_segment(data, model, streams=1)
+    assert segment.method == MODEL
+    bits = code_length_bits(model.checkpoint, model.engine, data)
+    assert bits - 8 < 8 * len(segment.payload) < bits + 16
 
 
 def test_nothing_costs_nothing():

@@ -4,7 +4,7 @@ import zlib
 
 import pytest
 
-from laconic.bench.measure import WARM_UP, CodecResult, Measurement, Sample, measure, read_samples
+from laconic.bench.measure import WARM_UP_BYTES, CodecResult, Measurement, Sample, measure, read_samples
 from laconic.bench.peers import Codec
 from laconic.coder.errors import LaconicError
 
@@ -29,6 +29,13 @@ def test_speed_is_a_ratio_of_sums():
     assert result.decompress_kb_per_second == 8.0
 
 
+def test_methods_are_summed_over_files():
+    codec = Codec("two", "1", bytes, bytes, lambda blob: {"short" if len(blob) < 1000 else "long": len(blob)})
+    result = measure(codec, [*SAMPLES, Sample("c", bytes(2000))])
+    assert result.methods == {"long": 5000, "short": 500}
+    assert measure(ZLIB, SAMPLES).methods == {}
+
+
 def test_the_first_use_is_outside_the_timing():
     seen = []
 
@@ -36,8 +43,9 @@ def test_the_first_use_is_outside_the_timing():
         seen.append(data)
         return data
 
-    measure(Codec("copy", "1", compress, bytes), SAMPLES[:1])
-    assert seen == [WARM_UP, SAMPLES[0].data]
+    data = bytes(range(256)) * 64
+    measure(Codec("copy", "1", compress, bytes), [SAMPLES[1], Sample("f", data)])
+    assert seen == [data[:WARM_UP_BYTES], b"", data]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 import hashlib
+import json
 
 import pytest
 
 from laconic import quickstart
+from laconic.cli import main
 from laconic.coder.errors import LaconicError
 from laconic.quickstart import Split, lay_out, split_library
 
@@ -75,3 +77,21 @@ def test_a_folder_with_something_else_is_left_alone(library, tmp_path):
         lay_out(split_library(library), out)
     assert [path.name for path in out.iterdir()] == ["letter"]
     assert not (tmp_path / "mine.partial").exists()
+
+
+@pytest.mark.slow
+def test_all_of_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(quickstart, "HELD_OUT_BYTES", 150_000)
+    out = tmp_path / "quick"
+    assert main(["quickstart", "-o", str(out), "--minutes", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "seen before  no, held out by the hash of its content" in text
+    assert "break-even   " in text
+    figures = json.loads((out / "held-out.json").read_text())
+    assert [codec["codec"] for codec in figures["codecs"]][:2] == ["laconic", "gzip -9"]
+    assert not figures["left_out"]
+    ours, peers = figures["codecs"][0], figures["codecs"][1:]
+    assert ours["bits_per_byte"] < 1.02 * min(p["bits_per_byte"] for p in peers if p["codec"] == "xz -9e")
+    for picture in ("bits-per-byte.png", "loss.png"):
+        assert (out / picture).read_bytes()[1:4] == b"PNG"
+    assert main(["bench", "-m", str(out / "run" / "checkpoint"), "--peers", "xz", __file__]) == 0

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 from laconic.bench.measure import CodecResult, Measurement, Sample
@@ -29,8 +30,7 @@ def report(ours=(100, 300), **more) -> Report:
 
 
 def test_size_tables_line_up_and_add_up():
-    tables = report().size_tables().split("\n\n")
-    assert tables[0].splitlines() == [
+    assert report().bytes_table().splitlines() == [
         "compressed bytes  bytes  laconic  xz -9e  gzip -9",
         "-------------------------------------------------",
         "seen.txt          1,000      100     150      200",
@@ -38,7 +38,7 @@ def test_size_tables_line_up_and_add_up():
         "-------------------------------------------------",
         "total             4,000      400     550      700",
     ]
-    assert tables[1].splitlines()[-1].split() == ["total", "4,000", "0.800", "1.100", "1.400"]
+    assert report().bits_table().splitlines()[-1].split() == ["total", "4,000", "0.800", "1.100", "1.400"]
 
 
 def test_break_even_is_where_output_and_checkpoint_meet_the_best_peer():
@@ -82,6 +82,15 @@ def test_the_account_names_checkpoint_and_peers_left_out():
     assert "id           0001020304050607\n" in text
     assert "90,000, not counted in the tables" in text
     assert "Every round trip was compared and is equal." in text
+
+
+def test_what_the_model_did_not_code_is_said():
+    def coded_by(**methods) -> Report:
+        ours = replace(result("laconic", 100, 300), measurements=[Measurement("f", 4000, 400, 1, 1, methods)])
+        return Report(SAMPLES, [ours, result("xz -9e", 150, 400)], checkpoint=checkpoint())
+
+    assert "Not all of it" not in coded_by(model=4000).account()
+    assert "model 75.0%, lzma 25.0% of the bytes" in coded_by(model=3000, lzma=1000).account()
 
 
 def test_json_holds_every_figure():

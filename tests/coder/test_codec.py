@@ -45,7 +45,7 @@ def test_the_payload_is_what_the_format_says(streams, model):
     assert decode_segment(segment, model) == data
 
 
-@pytest.mark.parametrize("streams", [1, 7, 64, 4096, None])
+@pytest.mark.parametrize("streams", [1, 7, 64, 500, None])
 def test_streams_restore_the_same_bytes(streams, model):
     data = predictable(9000)
     segment = encode_segment(data, model, streams)

@@ -1,0 +1,88 @@
+import json
+
+import pytest
+from fakes import fake_model, know_only, predictable
+
+from laconic.bench import commands
+from laconic.bench.measure import Sample
+from laconic.bench.peers import Codec
+from laconic.bench.report import Report
+from laconic.cli import main
+from laconic.coder.errors import LaconicError
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "words").write_bytes(b"in the beginning was the word, and " * 200)
+    (tmp_path / "empty").write_bytes(b"")
+    return [str(tmp_path / "words"), str(tmp_path / "empty")]
+
+
+def test_without_a_model(files, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    figures, picture = tmp_path / "figures.json", tmp_path / "picture.png"
+    command = [
+        "bench",
+        *files,
+        "-m",
+        "none",
+        "--peers",
+        "xz,gzip",
+        "--json",
+        str(figures),
+        "--plot",
+        str(picture),
+    ]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert " ".join(out.splitlines()[0].split()) == "compressed bytes bytes laconic xz -9e gzip -9"
+    assert "Every round trip was compared" in out
+    read = json.loads(figures.read_text())
+    assert [codec["codec"] for codec in read["codecs"]] == ["laconic", "xz -9e", "gzip -9"]
+    assert read["codecs"][0]["measurements"][0]["compressed_bytes"] < 200
+    assert picture.read_bytes()[1:4] == b"PNG"
+
+
+def test_laconic_is_measured_through_its_front_door(tmp_path, monkeypatch):
+    model = fake_model()
+    model.checkpoint.path, model.checkpoint.summary, model.checkpoint.size_bytes = tmp_path, {}, 500
+    know_only(model, tmp_path / "known", monkeypatch)
+    monkeypatch.setattr("laconic.coder.checkpoint.FrozenCheckpoint.load", lambda path: model.checkpoint)
+    report = commands.compare([Sample("f", predictable(20_000))], "default", "xz")
+    ours, xz = report.results
+    assert model.engine.tokens_seen > 0
+    assert ours.compressed_bytes < xz.compressed_bytes
+    assert ours.methods == {"model": 20_000}
+    assert report.break_even_bytes() == pytest.approx(
+        500 * 8 / (xz.bits_per_byte - ours.bits_per_byte), abs=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing"], "missing: No such file"),
+        (["{words}", "--peers", "arj"], "no peer is called 'arj'"),
+        (["{empty}"], "not one byte to measure"),
+        (["{words}", "-m", "nowhere"], "there is no checkpoint 'nowhere'"),
+    ],
+)
+def test_faults_are_one_line(files, arguments, message, capsys):
+    words, empty = files
+    assert main(["bench", *(word.format(words=words, empty=empty) for word in arguments)]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_codec_that_breaks_its_word_stops_the_bench(monkeypatch):
+    broken = Codec("broken", "1", bytes, lambda blob: blob[:-1])
+    monkeypatch.setattr(commands, "laconic_codec", lambda model: (broken, None))
+    with pytest.raises(LaconicError, match="broken did not restore f"):
+        commands.compare([Sample("f", b"abc")], "none", "none")
+
+
+def test_a_report_without_peers_is_whole():
+    report = commands.compare([Sample("f", b"abc" * 100)], "none", "none")
+    assert isinstance(report, Report)
+    assert "break-even" not in report.text()

@@ -1,0 +1,190 @@
+import errno
+import io
+import os
+import stat
+
+import pytest
+from fakes import fake_model, predictable
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laconic.coder.errors import LaconicError
+from laconic.coder.files import PendingFile, compress, compress_stream, decompress, decompress_stream
+from laconic.coder.progress import Progress, human
+from laconic.coder.registry import Decoder
+
+MODEL = fake_model()
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=600), st.integers(1, 300), st.sampled_from([None, 1, 7, 64]))
+def test_any_bytes_in_segments_of_any_size(data, segment_size, streams):
+    blob = compress(data, MODEL, streams=streams, segment_size=segment_size)
+    assert decompress(blob, MODEL) == data
+
+
+@pytest.mark.parametrize("streams", [1, 7, 64])
+@pytest.mark.parametrize("segment_size", [700, 5000, 1 << 20])
+def test_streams_and_segments_restore_the_same_bytes(streams, segment_size, model):
+    data = predictable(5000)
+    blob = compress(data, model, streams=streams, segment_size=segment_size)
+    assert decompress(blob, model) == data
+    assert len(blob) < 0.8 * len(data)
+
+
+def test_twice_is_equal(model):
+    data = predictable(3000)
+    assert compress(data, model, segment_size=1000) == compress(data, model, segment_size=1000)
+
+
+@pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)), b"\xff" * 10, bytes(3_000_000)])
+def test_special_content(data, known):
+    assert decompress(compress(data)) == data
+    assert decompress(compress(data, "none")) == data
+
+
+def test_a_name_a_path_and_none(known, model):
+    data = predictable(500)
+    blob = compress(data)
+    assert blob == compress(data, "default") == compress(data, known / "default") == compress(data, model)
+    assert len(blob) < len(compress(data, None))
+    assert compress(data, None) == compress(data, "none")
+
+
+def test_totals(model):
+    data, target = predictable(2500), io.BytesIO()
+    totals = compress_stream(io.BytesIO(data), target, model, None, 1000)
+    assert totals == (2500, len(target.getvalue()))
+    back = io.BytesIO()
+    target.seek(0)
+    assert decompress_stream(target, back, Decoder(model)) == totals
+    assert back.getvalue() == data
+
+
+@pytest.mark.parametrize(("streams", "size"), [(0, 1), (4097, 1), (-1, 1), (None, 0), (None, (1 << 28) + 1)])
+def test_numbers_out_of_range(streams, size):
+    with pytest.raises(LaconicError, match="choose from 1 to"):
+        compress(b"abc", None, streams=streams, segment_size=size)
+
+
+def test_an_unknown_checkpoint(known):
+    with pytest.raises(LaconicError, match="no checkpoint 'nobody'"):
+        compress(b"abc", "nobody")
+
+
+def test_memory_is_bounded_by_segments(model):
+    class Counting(io.BytesIO):
+        largest = 0
+
+        def read(self, size=-1):
+            assert size >= 0
+            self.largest = max(self.largest, size)
+            return super().read(size)
+
+    source = Counting(predictable(20_000))
+    target = io.BytesIO()
+    compress_stream(source, target, None, None, 1000)
+    assert source.largest <= 1000
+    assert len(target.getvalue()) > 15_000
+
+
+class TestPendingFile:
+    def test_appears_when_committed(self, tmp_path):
+        path = tmp_path / "out"
+        with PendingFile(path, force=False) as pending:
+            pending.file.write(b"abc")
+            pending.file.flush()
+            assert not path.exists()
+            pending.commit()
+        assert path.read_bytes() == b"abc"
+        assert os.listdir(tmp_path) == ["out"]
+        umask = os.umask(0)
+        os.umask(umask)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+    def test_leaves_nothing_after_a_failure(self, tmp_path):
+        pending = PendingFile(tmp_path / "out", force=False)
+        with pytest.raises(KeyboardInterrupt), pending:
+            raise KeyboardInterrupt
+        assert os.listdir(tmp_path) == []
+
+    def test_replaces_only_by_force(self, tmp_path):
+        path = tmp_path / "out"
+        path.write_bytes(b"old")
+        with pytest.raises(LaconicError, match="exists"):
+            PendingFile(path, force=False)
+        with PendingFile(path, force=True) as pending:
+            pending.file.write(b"new")
+            assert path.read_bytes() == b"old"
+            pending.commit()
+        assert path.read_bytes() == b"new"
+
+    def test_does_not_replace_what_came_meanwhile(self, tmp_path):
+        path = tmp_path / "out"
+        pending = PendingFile(path, force=False)
+        path.write_bytes(b"another")
+        with pytest.raises(LaconicError, match="exists"), pending:
+            pending.commit()
+        assert path.read_bytes() == b"another"
+        assert os.listdir(tmp_path) == ["out"]
+
+    def test_keeps_mode_and_time(self, tmp_path):
+        source = tmp_path / "in"
+        source.write_bytes(b"")
+        source.chmod(0o640)
+        os.utime(source, ns=(1_000_000_000, 2_000_000_000))
+        with PendingFile(tmp_path / "out", False, source.stat()) as pending:
+            pending.commit()
+        status = (tmp_path / "out").stat()
+        assert stat.S_IMODE(status.st_mode) == 0o640
+        assert status.st_mtime_ns == 2_000_000_000
+
+    def test_where_nothing_can_be_written(self, tmp_path):
+        with pytest.raises(LaconicError, match="is a folder"):
+            PendingFile(tmp_path, force=True)
+        with pytest.raises(LaconicError, match="does not exist"):
+            PendingFile(tmp_path / "no" / "out", force=True)
+
+    def test_a_device_is_written_directly(self):
+        with PendingFile("/dev/null", force=False) as pending:
+            pending.file.write(b"abc")
+            pending.commit()
+        assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+    def test_a_full_disk(self, tmp_path, monkeypatch):
+        def full(descriptor):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        pending = PendingFile(tmp_path / "out", force=False)
+        with pytest.raises(OSError, match="No space"), pending:
+            pending.commit()
+        assert os.listdir(tmp_path) == []
+
+
+class TestProgress:
+    def test_says_nothing_where_nobody_looks(self, capsys):
+        progress = Progress("x", 10, True)
+        progress.last = 0
+        progress.update(5, 5, 2)
+        progress.clear()
+        assert capsys.readouterr().err == ""
+
+    def test_on_a_terminal(self, capsys, monkeypatch):
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+        clock = iter([0.0, 0.1, 10.0])
+        monkeypatch.setattr("time.monotonic", lambda: next(clock))
+        progress = Progress("x", 4_000_000, True)
+        progress.update(1, 1, 1)
+        progress.update(1_000_000, 1_000_000, 250_000)
+        progress.clear()
+        assert capsys.readouterr().err == (
+            "\rx: 1.0 MB, 25%, 100.0 KB/s, ratio 4.00, 0:30 left\x1b[K\r\x1b[K"
+        )
+
+    @pytest.mark.parametrize(
+        ("count", "text"),
+        [(0, "0 B"), (999, "999 B"), (1500, "1.5 KB"), (2_500_000, "2.5 MB"), (3e9, "3.0 GB")],
+    )
+    def test_human(self, count, text):
+        assert human(count) == text

@@ -1,0 +1,118 @@
+import json
+from pathlib import Path
+
+import pytest
+from fakes import FakeCheckpoint, FakeEngine, predictable
+
+from laconic.coder import registry
+from laconic.coder.codec import Model, encode_segment
+from laconic.coder.errors import LaconicError
+from laconic.coder.registry import Decoder, available, find, read_listing
+
+
+def add(folder, name, identity):
+    (folder / name).mkdir(parents=True)
+    (folder / name / "config.json").write_text(json.dumps({"id": identity, "summary": {}}))
+    return folder / name
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    first, second = tmp_path / "first", tmp_path / "second"
+    add(first, "one", "11" * 32)
+    add(first, "two", "1122" + "00" * 30)
+    add(second, "three", "abcd" + "00" * 30)
+    monkeypatch.setenv(registry.VARIABLE, f"{first}:{tmp_path / 'not here'}:{second}")
+    monkeypatch.setattr(registry, "SHIPPED", tmp_path / "shipped")
+    return tmp_path
+
+
+def test_by_name_path_and_id(folders):
+    assert [listing.name for listing in available()] == ["one", "two", "three"]
+    assert find("three").id.hex().startswith("abcd")
+    assert find("ABCD00").name == "three"
+    assert find(folders / "first" / "one").name == "one"
+    other = add(folders, "elsewhere", "77" * 32)
+    assert find(str(other)).path == other
+
+
+def test_a_name_comes_before_a_folder(folders, monkeypatch):
+    monkeypatch.chdir(folders)
+    add(folders, "one", "88" * 32)
+    add(folders, "here", "99" * 32)
+    assert find("one").id[0] == 0x11
+    assert find("./one").id[0] == find(Path("one")).id[0] == 0x88
+    assert find("here").id[0] == 0x99
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("four", r"no checkpoint 'four'; here are: one \(11111111\), two"),
+        ("ffff", "no checkpoint"),
+        ("abc", "no checkpoint"),
+        ("", "no checkpoint"),
+    ],
+)
+def test_what_is_not_here(folders, wanted, message):
+    with pytest.raises(LaconicError, match=message):
+        find(wanted)
+
+
+def test_an_id_must_tell_one_checkpoint_from_another(folders):
+    add(folders / "second", "four", "1122" + "33" * 30)
+    with pytest.raises(LaconicError, match="2 checkpoints"):
+        find("1122")
+    add(folders / "second", "copy", "11" * 32)
+    assert find("111111").name == "one"
+
+
+def test_a_folder_without_a_checkpoint(folders, tmp_path):
+    with pytest.raises(LaconicError, match=r"no config\.json"):
+        find(tmp_path)
+    for text in (
+        "{",
+        "[]",
+        "{}",
+        '{"id": 5}',
+        '{"id": "zz"}',
+        '{"id": "1234"}',
+        '{"id": "%s", "summary": 3}' % ("11" * 32),
+    ):
+        (tmp_path / "config.json").write_text(text)
+        assert read_listing(tmp_path) is None
+        with pytest.raises(LaconicError, match="no frozen checkpoint"):
+            find(tmp_path)
+
+
+def test_decoding_finds_the_checkpoint_that_a_file_names(folders, monkeypatch):
+    right, wrong = Model(FakeCheckpoint("right"), FakeEngine()), FakeCheckpoint("wrong")
+    loaded = []
+
+    def open_model(listing, engine=None, threads=None):
+        loaded.append((listing.name, engine, threads))
+        return right
+
+    monkeypatch.setattr(registry, "open_model", open_model)
+    data = predictable(600)
+    segment, prefix = encode_segment(data, right), right.checkpoint.id[:8]
+    decoder = Decoder()
+    with pytest.raises(LaconicError, match=f"{prefix.hex()}, which is not here.* -m PATH .* one"):
+        decoder(segment, prefix)
+    with pytest.raises(LaconicError, match="does not name it"):
+        decoder(segment, None)
+    add(folders, "outside", right.checkpoint.id.hex())
+    assert Decoder(folders / "outside")(segment, prefix) == data
+    add(folders / "second", "inside", right.checkpoint.id.hex())
+    decoder = Decoder(engine="numpy", threads=3)
+    assert [decoder(segment, prefix), decoder(segment, prefix)] == [data, data]
+    assert loaded == [("outside", None, None), ("inside", "numpy", 3)]
+    assert Decoder(right)(segment, prefix) == data
+    with pytest.raises(LaconicError, match="which is not here"):
+        Decoder(right)(segment, wrong.id[:8])
+    assert Decoder(folders / "outside", recovering=True)(segment, wrong.id[:8]) == data
+
+
+def test_raw_and_lzma_need_no_checkpoint(folders):
+    data = b"laconic " * 30
+    assert Decoder()(encode_segment(data, None), b"\0" * 8) == data

@@ -1,0 +1,117 @@
+import csv
+import json
+
+import pytest
+
+from laconic.coder.errors import LaconicError
+from laconic.data.corpus import Corpus
+from laconic.data.sources import Rows, resolve
+
+TEXTS = [f'row {i}: naïve, 漢字, "quoted"\nand\ttabs 😀' for i in range(50)]
+STORED = [text.encode("utf-8") for text in TEXTS]
+
+
+@pytest.fixture
+def jsonl(tmp_path):
+    rows = [{"id": i, "text": text, "title": f"t{i}"} for i, text in enumerate(TEXTS)]
+    rows[7]["text"] = ""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def _read(source):
+    return list(Corpus([source]))
+
+
+def test_json_lines(jsonl):
+    assert _read(f"datasets:json:{jsonl}") == STORED[:7] + STORED[8:]
+    assert _read(f"datasets:json:{jsonl}:title")[3] == b"t3"
+    assert len(_read(f"datasets:json:{jsonl.parent}/*.jsonl:text")) == 49
+
+
+def test_csv(tmp_path):
+    path = tmp_path / "rows.csv"
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["number", "body"])
+        writer.writerows(enumerate(TEXTS))
+    assert _read(f"datasets:csv:{path}") == STORED
+    assert _read(f"datasets:csv:{path}:body") == STORED
+
+
+def test_parquet_with_binary_data_and_nulls(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    data = [bytes(range(256)), None, b"", b"\xff\xfe"]
+    table = pa.table({"number": [1, 2, 3, 4], "data": pa.array(data, pa.binary())})
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    assert _read(str(tmp_path)) == [bytes(range(256)), b"\xff\xfe"]
+    assert _read(f"datasets:parquet:{tmp_path}/*.parquet:data") == [bytes(range(256)), b"\xff\xfe"]
+
+
+def test_text_rows_are_lines_with_their_bytes_as_stored(tmp_path):
+    stored = b"first \xff\xfe\n\nthird \x00\x85\x0c\xe2\x80\xa8 end\n" * 20 + b"no line break"
+    (tmp_path / "lines.txt").write_bytes(stored)
+    rows = _read(f"datasets:text:{tmp_path}/lines.txt")
+    assert b"".join(rows) == stored
+    assert len(rows) == 61
+
+
+def test_long_rows_are_cut(tmp_path):
+    (tmp_path / "long.txt").write_bytes(b"x" * 150_000)
+    assert [len(row) for row in _read(f"datasets:text:{tmp_path}/long.txt")] == [65_536, 65_536, 18_928]
+
+
+def test_files_and_rows_mix_and_no_file_is_read_twice(jsonl):
+    corpus = Corpus([str(jsonl), f"datasets:json:{jsonl}"])
+    assert b"".join(corpus) == jsonl.read_bytes()
+
+
+def test_hub_names_are_parsed():
+    (part,) = resolve(["datasets:wikimedia/wikipedia@20231101.en:test:body"])
+    assert part == Rows(part.name, "wikimedia/wikipedia", (), "body", "20231101.en", "test")
+    (part,) = resolve(["datasets:squad"])
+    assert part == Rows("datasets:squad", "squad", (), None, None, "train")
+
+
+@pytest.mark.parametrize(
+    ("source", "match"),
+    [
+        ("datasets:", "malformed"),
+        ("datasets:name:train:text:more", "malformed"),
+        ("datasets:json", "names no files"),
+        ("datasets:json:", "names no files"),
+        ("datasets:json:/nowhere/at/all.jsonl", "no such file"),
+        ("datasets:json:/nowhere/*.jsonl:text", "no file matches"),
+    ],
+)
+def test_malformed_sources_are_refused(source, match):
+    with pytest.raises(LaconicError, match=match):
+        resolve([source])
+
+
+def test_columns_that_are_missing_or_unclear_are_refused_with_what_is_there(jsonl, tmp_path):
+    with pytest.raises(LaconicError, match="no column 'body' of text; columns of text: text, title"):
+        _read(f"datasets:json:{jsonl}:body")
+    with pytest.raises(LaconicError, match="no column 'id' of text"):
+        _read(f"datasets:json:{jsonl}:id")
+    two = tmp_path / "two.jsonl"
+    two.write_text('{"a": "x", "b": "y"}\n')
+    with pytest.raises(
+        LaconicError, match=r"does not say which column holds the text; columns of text: a, b"
+    ):
+        _read(f"datasets:json:{two}")
+    numbers = tmp_path / "numbers.jsonl"
+    numbers.write_text('{"n": 1}\n')
+    with pytest.raises(LaconicError, match=r"columns of text: none \(of n\)"):
+        _read(f"datasets:json:{numbers}")
+
+
+def test_damaged_files_are_refused_in_one_line(tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"text": "x"}\n{"text": \n' * 5)
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 and nothing of the kind" * 9)
+    for source in (f"datasets:json:{tmp_path}/bad.jsonl", str(tmp_path / "bad.parquet")):
+        with pytest.raises(LaconicError, match="datasets cannot read") as error:
+            _read(source)
+        assert "\n" not in str(error.value)

@@ -1,0 +1,106 @@
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from laconic import cli
+from laconic.cli import COMMANDS, Command, main
+from laconic.coder.errors import LaconicError
+
+QUIET = "import sys; sys.stdout.write(str(sorted({'numpy', 'numba', 'torch'} & set(sys.modules))))"
+
+
+def test_help_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in COMMANDS)
+    assert main([]) == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["compress", "decompress", "test", "info", "cat", "models"])
+def test_help_of_a_command(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    assert f"usage: laconic {name}" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"laconic {version('laconic')}\n"
+
+
+def test_wrong_usage(capsys):
+    assert main(["frobnicate"]) == 2
+    assert "no command 'frobnicate': choose one of compress" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["compress", "--frobnicate"])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["info", "/nowhere"], ["models"]])
+def test_what_needs_no_numbers_imports_none(arguments):
+    code = f"from laconic.cli import main; main({arguments!r}); {QUIET}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]")
+
+
+def test_python_dash_m():
+    done = subprocess.run(
+        [sys.executable, "-m", "laconic", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"laconic {version('laconic')}\n"
+
+
+def raising(error):
+    """A module of a command that fails."""
+
+    class Module:
+        @staticmethod
+        def add_arguments(parser):
+            pass
+
+        @staticmethod
+        def run(args):
+            raise error
+
+    return Module
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (LaconicError("what, where, what to do"), 1, "laconic: error: what, where, what to do\n"),
+        (
+            FileNotFoundError(2, "No such file or directory", "x"),
+            1,
+            "laconic: error: x: No such file or directory\n",
+        ),
+        (OSError("odd"), 1, "laconic: error: odd\n"),
+        (MemoryError(), 1, "laconic: error: out of memory: "),
+        (KeyboardInterrupt(), 130, ""),
+        (
+            ModuleNotFoundError("", name="torch.nn"),
+            1,
+            "needs torch, which is not installed: pip install 'laconic[train]'",
+        ),
+        (ModuleNotFoundError("", name="matplotlib"), 1, "pip install 'laconic[bench]'"),
+    ],
+)
+def test_failures_are_one_line(error, status, message, monkeypatch, capsys):
+    monkeypatch.setitem(COMMANDS, "fail", Command("x", "fail"))
+    monkeypatch.setattr(cli, "import_module", lambda name, package: raising(error))
+    assert main(["fail"]) == status
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == (1 if message else 0)
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError("a defect"), ModuleNotFoundError("", name="laconic.nonsense")]
+)
+def test_defects_are_not_hidden(error, monkeypatch):
+    monkeypatch.setitem(COMMANDS, "fail", Command("x", "fail"))
+    monkeypatch.setattr(cli, "import_module", lambda name, package: raising(error))
+    with pytest.raises(type(error)):
+        main(["fail"])
