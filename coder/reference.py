@@ -106,7 +106,7 @@ class NumpyEngine:
         qkv = fp.saturate(qkv, fp.INNER_LIMIT).reshape(S, T, H + 2 * G, K).transpose(0, 2, 1, 3)
         q, k, v = qkv[:, :H], qkv[:, H : H + G], qkv[:, H + G :]
         if c.positions == "rotary":
-            positions: Array = state.position + np.arange(T)
+            positions = state.position + np.arange(T, dtype=np.int64)
             q, k = self._rotate(q, positions), self._rotate(k, positions)
         q, k, v = (fp.saturate(fp.round_shift(z, fp.HEAD_BITS), fp.INT8_MAX) for z in (q, k, v))
         k = np.concatenate([state.keys[layer], k], axis=2)
@@ -114,8 +114,9 @@ class NumpyEngine:
         state.keys[layer], state.values[layer] = k[:, :, 1 - c.window :], v[:, :, 1 - c.window :]
 
         cached = k.shape[2]
-        distance: Array = (cached - T + np.arange(T))[:, None] - np.arange(cached)[None, :]  # (T, C)
-        visible: Array = (distance >= 0) & (distance < c.window)
+        index = np.arange(cached, dtype=np.int64)
+        distance = index[cached - T :, None] - index[None, :]  # (T, C)
+        visible = (distance >= 0) & (distance < c.window)
         q = q.reshape(S, G, H // G * T, K)  # the heads of a group share its keys
         products = exact_matmul(q, k.transpose(0, 1, 3, 2), fp.INT8_MAX * fp.INT8_MAX * K)
         scores = fp.requantise(products, t[f"{name}.score.multiplier"][0], int(t[f"{name}.score.shift"][0]))

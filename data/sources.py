@@ -17,6 +17,7 @@ those.
 """
 
 import glob
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -85,6 +86,7 @@ class Rows:
         import datasets
 
         datasets.disable_progress_bars()
+        datasets.logging.set_verbosity(logging.CRITICAL)  # what fails is raised as well
         if not self.files:
             return datasets.load_dataset(self.builder, self.config, split=self.split, streaming=True)
         # Latin-1 makes a character of every byte, so that lines of any encoding come through.

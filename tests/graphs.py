@@ -1,6 +1,7 @@
 """Random frozen checkpoints for tests: every shape the graph allows, extreme weights included."""
 
 import numpy as np
+
 from laconic.coder.checkpoint import FrozenCheckpoint
 from laconic.coder.fixedpoint import ROTARY_BITS
 from laconic.coder.graph import FrozenConfig, tensor_specs

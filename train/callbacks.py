@@ -5,6 +5,8 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ProgressBar
 
 from .language import LanguageModule
 
@@ -51,13 +53,11 @@ class Throughput(pl.Callback):
         pl_module.train_bits_per_byte.reset()
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
-        trainer.callback_metrics.update(
-            {k: pl_module.train_bits_per_byte.total_nats.new_tensor(v) for k, v in values.items()}
-        )
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
         self.on_train_start(trainer, pl_module)
 
 
-class ProgressLine(pl.callbacks.ProgressBar):
+class ProgressLine(ProgressBar):
     """One line on stderr: share done, bits per byte, tokens a second, time left.
 
     On a terminal it is rewritten in place; elsewhere a line is written every half minute.

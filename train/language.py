@@ -45,6 +45,7 @@ class LanguageModule(pl.LightningModule):
         self.transformer = Transformer(model, len(byte_lengths))
         self.training_recipe = training
         self.tokenizer_sha256 = tokenizer_sha256
+        self.byte_lengths: Tensor
         self.register_buffer("byte_lengths", torch.tensor(byte_lengths), persistent=False)
         self.train_bits_per_byte = BitsPerByte()
         self.validation_bits_per_byte = BitsPerByte()
@@ -114,7 +115,7 @@ class LanguageModule(pl.LightningModule):
         inputs, targets = batch
         loss, nats = self.loss(inputs, targets)
         if not torch.isfinite(loss):
-            self._stop(f"the loss became {float(loss)}")
+            self._stop(f"the loss became {loss.item()}")
         self._recent = [*self._recent[1 - CALIBRATION_BATCHES :], inputs.detach()]
         self.tokens_seen += targets.numel()
         self.train_bits_per_byte.update(nats.detach() * targets.numel(), self.byte_lengths[targets])
@@ -126,10 +127,10 @@ class LanguageModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the global norm here: Lightning refuses to beside a fused optimiser, which is safe in bf16."""
+        """Clip by the global norm; Lightning itself refuses to beside a fused optimiser."""
         norm = torch.nn.utils.clip_grad_norm_(self.transformer.parameters(), self.training_recipe.clip_norm)
         if not torch.isfinite(norm):
-            self._stop(f"the gradient's norm became {float(norm)}")
+            self._stop(f"the gradient's norm became {norm.item()}")
 
     def _stop(self, fault: str) -> NoReturn:
         raise LaconicError(

@@ -13,6 +13,9 @@ class BitsPerByte(Metric):
     full_state_update = False
     higher_is_better = False
 
+    total_nats: Tensor
+    total_bytes: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.add_state("total_nats", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
+
 from ..coder.errors import LaconicError
-from ..data.shards import build_shards
 from ..data.corpus import Corpus
 from ..data.datamodule import TokenDataModule
+from ..data.shards import build_shards
 from ..models.config import ModelConfig
 from .distill import DistillationModule
 from .export import export
@@ -48,6 +50,7 @@ def prepare(run: Run, sources: list[str]) -> None:
 def _module(run: Run, shape: ModelConfig, training: TrainingRecipe) -> LanguageModule:
     tokenizer = run.tokenizer()
     sha256 = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()
+    pl.seed_everything(training.seed, verbose=False)  # the same first weights whatever ran before
     return LanguageModule(shape, tokenizer.byte_lengths.tolist(), training, sha256)
 
 

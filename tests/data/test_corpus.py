@@ -1,4 +1,5 @@
 import os
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_a_file_is_cut_as_its_bytes_are(folder):
 def test_splits_of_a_corpus_are_its_documents(folder):
     corpus = Corpus([str(folder)])
     parts = [list(corpus.documents(s, 0.2, 0.1)) for s in ("train", "validation", "test")]
-    assert sorted(sum(parts, [])) == sorted(corpus)
+    assert sorted(chain.from_iterable(parts)) == sorted(corpus)
     assert all(parts)
 
 

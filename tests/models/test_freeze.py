@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from test_transformer import SHAPES, small, stirred
+
 from laconic.coder.checkpoint import FrozenCheckpoint
 from laconic.coder.fixedpoint import LOGIT_BITS
 from laconic.coder.graph import check_tensors
 from laconic.coder.reference import NumpyEngine
 from laconic.models.freeze import calibrate, freeze
-from test_transformer import SHAPES, small, stirred
 
 
 @pytest.mark.parametrize("changes", SHAPES)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from laconic.models.config import ModelConfig
 from laconic.models.transformer import Transformer
 

@@ -43,7 +43,8 @@ TINY = {
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
-    words = "the code length of a message is what the model did not know about it".split()
+    text = "the code length of a message is what the model did not know about it"
+    words = text.split()
     rng = random.Random(0)
     for i in range(60):
         lines = (" ".join(rng.choices(words, k=9)) for _ in range(60))
@@ -60,8 +61,10 @@ def trained(corpus, tmp_path_factory):
 
 def test_every_stage_leaves_what_it_made(trained):
     out, report = trained
-    for name in ("recipe.yaml", "tokenizer.json", "shards/manifest.json", "teacher/final.ckpt", "student/final.ckpt"):
+    for name in ("recipe.yaml", "tokenizer.json", "shards/manifest.json"):
         assert (out / name).is_file(), name
+    for stage in ("teacher", "student"):
+        assert (out / stage / "final.ckpt").is_file(), stage
     for stage in ("tokenizer", "teacher", "student"):
         assert list((out / stage).rglob("metrics.csv")), stage
         assert list((out / stage).rglob("events.out.tfevents.*")), stage
@@ -97,7 +100,7 @@ def test_the_same_command_again_changes_nothing(trained, corpus):
 
 
 def test_stages_one_by_one_make_the_same_checkpoint(trained, corpus, tmp_path, capsys):
-    out, report = trained
+    _, report = trained
     settings = [f"--{key}={'null' if value is None else value}" for key, value in TINY.items()]
     half = ["--training.max_steps=15"]
     assert main(["tokenizer", str(corpus), "-o", str(tmp_path / "run"), *settings, *half]) == 0
@@ -184,5 +187,5 @@ def test_a_corpus_that_is_too_small_and_a_vocabulary_out_of_reach(tmp_path, caps
 def test_loading_reads_no_pickled_code(trained):
     out, _ = trained
     module = load_language_module(str(out / "student" / "final.ckpt"))
-    assert module.progress() == 1.0
+    assert module.tokens_seen == 15 * 8 * 32
     assert module.transformer.quantised
