@@ -36,6 +36,7 @@ TINY = {
     "training.validations": 2,
     "training.precision": "32-true",
     "training.threads": 1,
+    "training.quantised_share": 0.2,
     "data.validation_share": 0.05,
 }
 
