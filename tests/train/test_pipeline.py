@@ -190,3 +190,23 @@ def test_loading_reads_no_pickled_code(trained):
     module = load_language_module(str(out / "student" / "final.ckpt"))
     assert module.tokens_seen == 15 * 8 * 32
     assert module.transformer.quantised
+
+
+def test_early_stopping_goes_back_to_the_best_weights(corpus, tmp_path, monkeypatch):
+    """Validation is made to worsen after its second time; patience 2 allows two more."""
+    figures = iter([2.0, 1.5, 1.6, 1.7, 1.8, 1.9])
+    seen = {}
+
+    def scripted(self):
+        figure = next(figures)
+        seen[figure] = self.transformer.embed.weight.detach().clone()
+        self.log("validation/bits_per_byte", figure)
+        self.validation_bits_per_byte.reset()
+
+    monkeypatch.setattr(LanguageModule, "on_validation_epoch_end", scripted)
+    changes = {"training.max_steps": 60, "training.validations": 6, "training.patience": 2}
+    run([str(corpus)], tmp_path / "run", load_recipe("nano", None, {**TINY, **changes}))
+    final = load_language_module(str(tmp_path / "run" / "student" / "final.ckpt"))
+    assert torch.equal(final.transformer.embed.weight, seen[1.5])
+    assert not torch.equal(seen[1.5], seen[1.7])
+    assert 1.9 not in seen  # stopped at 1.7; 1.8 is the validation of what was kept
