@@ -109,6 +109,8 @@ class FrozenCheckpoint:
             (partial / CONFIG).write_text(json.dumps(head, indent=1, sort_keys=True) + "\n")
             (partial / TOKENIZER).write_text(self.tokenizer_json)
             (partial / CARD).write_text(self.card)
+            for file in partial.iterdir():
+                file.chmod(0o644)
             partial.chmod(0o755)
             partial.rename(target)
         except BaseException:
