@@ -23,6 +23,7 @@ from .checkpoint import FrozenCheckpoint
 from .fixedpoint import Array
 
 EXACT_COLUMNS = 1040  # 127 * 127 * 1040 < 2^24
+SHARED_WORK = 1 << 28  # multiply-accumulates a call; below, waiting for others costs more than they do
 SPARE_TOKENS = 64  # room behind a cached window before it is moved to the front
 
 
@@ -53,8 +54,7 @@ class TorchEngine:
     name = "torch"
 
     def __init__(self, checkpoint: FrozenCheckpoint, threads: int | None = None) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self.threads = threads or torch.get_num_threads()
         c = self.config = checkpoint.config
         self.vocab_size = c.vocab_size
         tensors = checkpoint.tensors
@@ -90,13 +90,22 @@ class TorchEngine:
         buffers = [torch.zeros(shape) for _ in range(2 * c.num_layers)]
         return TorchState(num_streams, 0, 0, buffers[: c.num_layers], buffers[c.num_layers :])
 
-    @torch.inference_mode()
     def advance(self, state: Any, ids: Array) -> Array:
         """Feed ids [S, T]; returns the logits after each, int32 [S, T, V]."""
+        before = torch.get_num_threads()
+        large = ids.size * self.config.macs_per_token() >= SHARED_WORK
+        torch.set_num_threads(self.threads if large else 1)
+        try:
+            with torch.inference_mode():
+                return self._advance(state, torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64)))
+        finally:
+            torch.set_num_threads(before)
+
+    def _advance(self, state: TorchState, ids: Tensor) -> Array:
         c = self.config
         self._make_room(state, ids.shape[1])
         visible = self._visibility(state, ids.shape[1])
-        x = self.embedded[torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64))]  # float64 [S, T, D]
+        x = self.embedded[ids]  # float64 [S, T, D]
         for layer in range(c.num_layers):
             x = self._add(x, self._attention(state, layer, x, *visible))
             x = self._add(x, self._feed_forward(layer, x))
@@ -112,7 +121,7 @@ class TorchEngine:
     @staticmethod
     def _quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
         """(q float32 [..., K] of whole numbers, m float64 [..., 1])."""
-        m: Tensor = torch.linalg.vector_norm(x, ord=torch.inf, dim=-1, keepdim=True).clamp_min_(1)
+        m: Tensor = x.abs().amax(dim=-1, keepdim=True).clamp_min_(1)
         reciprocal = torch.floor((fp.INT8_MAX << fp.ROW_BITS) / m).mul_(2.0**-fp.ROW_BITS)
         return _round(x * reciprocal).float(), m
 
