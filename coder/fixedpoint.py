@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .errors import LaconicError
+
 RESIDUAL_BITS = 12  # residual stream: units of 2^-12
 RESIDUAL_LIMIT = 1 << 22  # and its saturation
 SCALE_BITS = 16  # scales of normalised rows: units of 2^-16
@@ -131,5 +133,8 @@ def multiplier_for(scale: Array, headroom: int = MULTIPLIER_BITS) -> tuple[npt.N
     multipliers = np.rint(scale * 2.0**shift).astype(np.int64)
     limit = (1 << headroom) - 1
     if np.any(multipliers > limit + 1):  # limit + 1 is a rounding up of a number just below the power of two
-        raise OverflowError(f"scale {largest:g} exceeds what {headroom} bits of multiplier can express")
+        raise LaconicError(
+            f"a scale of {largest:g} is beyond what the frozen graph can express: the model's weights have "
+            "grown out of bounds; train again at a lower training.learning_rate"
+        )
     return np.minimum(multipliers, limit).astype(np.int32), shift

@@ -64,6 +64,7 @@ class NumpyEngine:
             t["embed.multiplier"][ids][..., None],
             t["embed.shift"][0],
         )
+        x = fp.saturate(x, fp.RESIDUAL_LIMIT)
         self._note("embed", x)
         for layer in range(c.num_layers):
             attended = self._attention(state, layer, x)

@@ -48,6 +48,15 @@ def _round(x: Tensor) -> Tensor:
     return x.add_(0.5).floor_()
 
 
+def _quotient(numerator: int, x: Tensor) -> Tensor:
+    """numerator // x for float64 whole numbers 1 <= x < 2^24, numerator < 2^32.
+
+    The correctly rounded quotient is below the next whole number, from which the true one is at least 1 / x
+    away. (A Python number over a tensor would be a product with its reciprocal, rounded twice.)
+    """
+    return torch.floor(torch.full_like(x, numerator) / x)
+
+
 class TorchEngine:
     """Evaluates a frozen checkpoint with torch on the CPU."""
 
@@ -77,7 +86,7 @@ class TorchEngine:
             for i in range(c.num_layers)
         ]
         embedded = self.weights["embed"].double() * self.factors["embed"][:, None]
-        self.embedded = _round(embedded)
+        self.embedded = _round(embedded).clamp_(-fp.RESIDUAL_LIMIT, fp.RESIDUAL_LIMIT)
         self.attention_table = _attention_table()
         if c.positions == "rotary":
             self.cosine = torch.from_numpy(tensors["rotary.cosine"].astype(np.float64)) * 2.0**-fp.ROTARY_BITS
@@ -122,7 +131,7 @@ class TorchEngine:
     def _quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
         """(q float32 [..., K] of whole numbers, m float64 [..., 1])."""
         m: Tensor = x.abs().amax(dim=-1, keepdim=True).clamp_min_(1)
-        reciprocal = torch.floor((fp.INT8_MAX << fp.ROW_BITS) / m).mul_(2.0**-fp.ROW_BITS)
+        reciprocal = _quotient(fp.INT8_MAX << fp.ROW_BITS, m).mul_(2.0**-fp.ROW_BITS)
         return _round(x * reciprocal).float(), m
 
     def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,7 +203,7 @@ class TorchEngine:
         weights = self.attention_table[below.to(torch.int64)]  # float32 [S, H, T, C]
         total = weights.sum(dim=-1, keepdim=True).double()
         sums = torch.matmul(weights.view(S, G, H // G * T, -1), values).double().view(S, H, T, K)
-        reciprocal = torch.floor((1 << fp.RECIPROCAL_BITS) / total)
+        reciprocal = _quotient(1 << fp.RECIPROCAL_BITS, total)
         averages = _round(sums.mul_(reciprocal.mul_(2.0 ** (fp.AVERAGE_BITS - fp.RECIPROCAL_BITS))))
         rows, m = self._quantise_rows(averages.transpose(1, 2).reshape(S, T, H * K))
         return self._linear(rows, m.mul_(1 << fp.ROW_SCALE_SHIFT), f"{name}.out")

@@ -1,5 +1,6 @@
 """A corpus of any size: sources of bytes, cut into documents, read as a stream."""
 
+import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -27,18 +28,24 @@ class Corpus:
             for rows.
     """
 
-    def __init__(self, sources: list[str], max_document_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        sources: list[str],
+        max_document_bytes: int | None = None,
+        exclude: str | os.PathLike[str] | None = None,
+    ) -> None:
         """Look at every source, and read none.
 
         Args:
             sources: names of sources: see `laconic.data.sources`.
             max_document_bytes: another bound than the one that follows from the size, for all sources.
+            exclude: a folder whose files are left out, such as the one that a run writes into.
 
         Raises:
             LaconicError: a source is missing, empty, unreadable or malformed, or all of them are too small.
         """
         self.sources = list(sources)
-        self._parts = resolve(self.sources)
+        self._parts = resolve(self.sources, exclude)
         self.files: list[SourceFile] = [
             file
             for part in self._parts

@@ -127,8 +127,8 @@ class Rows:
 Part = PlainFile | Rows
 
 
-def resolve(sources: list[str]) -> list[Part]:
-    """What the sources name, in order; a file that several of them name is read once.
+def resolve(sources: list[str], exclude: str | os.PathLike[str] | None = None) -> list[Part]:
+    """What the sources name, in order: each file once, those below `exclude` never.
 
     Raises:
         LaconicError: a path is missing, empty or unreadable, or a source is malformed.
@@ -137,11 +137,12 @@ def resolve(sources: list[str]) -> list[Part]:
         raise LaconicError("no corpus is given: name files, folders, patterns or datasets:... sources")
     parts: list[Part] = []
     seen: set[str] = set()
+    left_out = None if exclude is None else Path(os.path.realpath(exclude))
     for source in sources:
         if source.startswith(PREFIX):
-            parts.append(_resolve_rows(source, seen))
+            parts.append(_resolve_rows(source, seen, left_out))
             continue
-        for file in _files(source, seen):
+        for file in _files(source, seen, left_out):
             is_parquet = file.path.endswith(".parquet")
             parts.append(Rows(file.path, "parquet", (file,)) if is_parquet else PlainFile(file))
     return [
@@ -149,7 +150,7 @@ def resolve(sources: list[str]) -> list[Part]:
     ]
 
 
-def _resolve_rows(source: str, seen: set[str]) -> Rows:
+def _resolve_rows(source: str, seen: set[str], left_out: Path | None) -> Rows:
     builder, _, rest = source.removeprefix(PREFIX).partition(":")
     if builder in BUILDERS:
         pattern, column = rest, None
@@ -157,7 +158,7 @@ def _resolve_rows(source: str, seen: set[str]) -> Rows:
             pattern, _, column = rest.rpartition(":")
         if not pattern:
             pattern, column = rest, None
-        files = tuple(_files(pattern, seen)) if pattern else ()
+        files = tuple(_files(pattern, seen, left_out)) if pattern else ()
         if not pattern:
             raise LaconicError(f"{source!r} names no files: write {PREFIX}{builder}:PATTERN[:COLUMN]")
         return Rows(source, builder, files, column or None)
@@ -177,8 +178,8 @@ def _matches(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []
 
 
-def _files(source: str, seen: set[str]) -> Iterator[SourceFile]:
-    """Files that a path or a pattern names and that were not seen before."""
+def _files(source: str, seen: set[str], left_out: Path | None) -> Iterator[SourceFile]:
+    """Files that a path or a pattern names, that were not seen before and are not below `left_out`."""
     matches = _matches(source)
     if not matches:
         reason = "no file matches" if glob.has_magic(source) else "no such file or folder:"
@@ -186,8 +187,10 @@ def _files(source: str, seen: set[str]) -> Iterator[SourceFile]:
     found = 0
     for match in matches:
         for path in _walk(match) if os.path.isdir(match) else [match]:
-            found += 1
             real = os.path.realpath(path)
+            if left_out is not None and Path(real).is_relative_to(left_out):
+                continue
+            found += 1
             if real not in seen:
                 seen.add(real)
                 yield _inspect(path)

@@ -1,7 +1,9 @@
 """The shape of a causal transformer: one typed configuration, checked as a whole."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
+
+from ..coder.graph import FrozenConfig
 
 
 @dataclass
@@ -20,41 +22,14 @@ class ModelConfig:
     rotary_period: int = 1024  # angles are 2 pi k / period: a power of two, at least the window
     tied: bool = True  # the head shares the embedding's weights
 
+    def frozen(self, vocab_size: int) -> FrozenConfig:
+        """The shape that this model freezes into."""
+        return FrozenConfig(vocab_size=vocab_size, **asdict(self))
+
     def problems(self) -> list[str]:
-        """Every fault of this configuration, one sentence each."""
-        found = [
-            f"{name} is {value}, allowed are {low} to {high}"
-            for name, value, low, high in (
-                ("d_model", self.d_model, 8, 4096),
-                ("num_layers", self.num_layers, 1, 64),
-                ("num_heads", self.num_heads, 1, 64),
-                ("head_dim", self.head_dim, 4, 128),
-                ("window", self.window, 2, 512),
-                ("ffn_dim", self.ffn_dim, 8, 4096),
-            )
-            if not low <= value <= high
-        ]
-        if self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads:
-            found.append(f"num_kv_heads is {self.num_kv_heads}, it must divide num_heads = {self.num_heads}")
-        if self.num_heads * self.head_dim > 4096:
-            found.append(
-                f"num_heads x head_dim is {self.num_heads * self.head_dim}, at most 4096 are allowed"
-            )
-        if self.positions == "rotary":
-            period = self.rotary_period
-            if period & (period - 1) or not self.window <= period <= 65536:
-                found.append(
-                    f"rotary_period is {period}, allowed are powers of two from {self.window} to 65536"
-                )
-            if self.head_dim % 2:
-                found.append(f"head_dim is {self.head_dim}, rotary positions need an even one")
-        return found
+        """Every fault of this configuration, one sentence each: what could not be frozen is not trained."""
+        return self.frozen(256).problems()
 
     def macs_per_token(self, vocab_size: int) -> int:
         """Multiply-accumulates to decode one token: trunk, attention over a full window, head."""
-        queries = self.num_heads * self.head_dim
-        keys = self.num_kv_heads * self.head_dim
-        attention = self.d_model * (2 * queries + 2 * keys) + 2 * self.window * queries
-        inputs = 2 if self.ffn == "reglu" else 1
-        ffn = self.d_model * self.ffn_dim * (inputs + 1)
-        return self.num_layers * (attention + ffn) + self.d_model * vocab_size
+        return self.frozen(vocab_size).macs_per_token()

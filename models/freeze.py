@@ -116,25 +116,6 @@ def _freeze_embedding(tensors: Arrays, model: Transformer) -> None:
         _put_multiplier(tensors, "head", step[:-1] * FIXED_LOG2E / fp.INT8_MAX)
 
 
-def frozen_config(model: Transformer) -> FrozenConfig:
-    """The shape that the integer graph knows."""
-    config = model.config
-    return FrozenConfig(
-        vocab_size=model.vocab_size,
-        d_model=config.d_model,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        window=config.window,
-        ffn=config.ffn,
-        ffn_dim=config.ffn_dim,
-        positions=config.positions,
-        rotary_period=config.rotary_period,
-        tied=config.tied,
-    )
-
-
 def freeze(model: Transformer, token_bytes: list[bytes], largest: list[float]) -> tuple[FrozenConfig, Arrays]:
     """The integer tensors of a calibrated model.
 
@@ -157,4 +138,4 @@ def freeze(model: Transformer, token_bytes: list[bytes], largest: list[float]) -
         tensors["rotary.turns"] = turns.astype(np.int32)
     tensors["token_bytes"] = np.frombuffer(b"".join(token_bytes), dtype=np.uint8).copy()
     tensors["token_ends"] = np.cumsum([len(b) for b in token_bytes]).astype(np.int32)
-    return frozen_config(model), tensors
+    return model.config.frozen(model.vocab_size), tensors

@@ -14,14 +14,15 @@ import torch
 from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.engine import load_engine
 from ..coder.files import compress, decompress
-from ..coder.fixedpoint import LOGIT_BITS
+from ..coder.fixedpoint import exp2_table
+from ..coder.kernels import code_lengths
 from ..data.batches import sequence_batch
 from ..data.shards import read_manifest, shard_path
 from ..data.tokenshard import TokenShard
 from ..models.freeze import calibrate, freeze
 from .configuration import dump_recipe
 from .language import LanguageModule
-from .run import Run
+from .run import Run, write_whole
 
 CALIBRATION_BATCHES, CALIBRATION_SEQUENCES = 8, 16
 SAMPLE_BYTES = 1 << 20
@@ -60,9 +61,8 @@ def compare(
         nats = module.code_length(transformer(torch.from_numpy(inputs)), torch.from_numpy(targets))
         float_nats += float(nats) * targets.size
         logits = engine.advance(engine.start(len(inputs)), inputs)
-        natural = torch.from_numpy(logits).double().mul_(math.log(2) / (1 << LOGIT_BITS))
-        codes = torch.log_softmax(natural, dim=-1).gather(-1, torch.from_numpy(targets)[..., None])
-        integer_bits -= float(codes.sum()) / math.log(2)
+        bits = code_lengths(logits.reshape(targets.size, -1), targets.ravel().astype(np.int32), exp2_table())
+        integer_bits += float(bits.sum())
         num_bytes += int(lengths[targets].sum())
     return Comparison(float_nats / math.log(2) / num_bytes, integer_bits / num_bytes, num_bytes)
 
@@ -116,9 +116,10 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
     config, tensors = freeze(transformer, tokenizer.token_bytes, largest)
 
     bytes_per_token = training.num_bytes / training.num_tokens
-    checkpoint = FrozenCheckpoint(config, tensors, tokenizer.to_json(), {})
-    _replace(checkpoint, run.checkpoint)
-    loaded = FrozenCheckpoint.load(run.checkpoint)
+    draft = run.folder / "checkpoint.partial"
+    shutil.rmtree(draft, ignore_errors=True)
+    FrozenCheckpoint(config, tensors, tokenizer.to_json(), {}).save(draft)
+    loaded = FrozenCheckpoint.load(draft)
     report: dict[str, Any] = {
         "name": run.recipe.name,
         "corpora": _corpora(run),
@@ -130,15 +131,16 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
         "macs_per_byte": config.macs_per_token() / bytes_per_token,
         "validation": {
             **asdict(compare(module, loaded, validation)),
-            "coded": _coded(run.checkpoint, _sample(validation, loaded.token_bytes, SAMPLE_BYTES)),
+            "coded": _coded(draft, _sample(validation, loaded.token_bytes, SAMPLE_BYTES)),
         },
     }
     # The summary is not part of the id: the checkpoint that was measured is the one that stays.
     loaded.summary = report
     loaded.card = card(loaded, run)
     _replace(loaded, run.checkpoint)
+    shutil.rmtree(draft)
     report = {**report, "id": loaded.id.hex(), "checkpoint_bytes": loaded.size_bytes}
-    run.report_file.write_text(json.dumps(report, indent=1) + "\n")
+    write_whole(run.report_file, json.dumps(report, indent=1) + "\n")
     return report
 
 

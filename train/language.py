@@ -1,7 +1,9 @@
 """The LightningModule of a language model: cross-entropy in nats, read as a code length."""
 
+import pickle
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
@@ -82,12 +84,14 @@ class LanguageModule(pl.LightningModule):
             "elapsed_seconds": self.elapsed_seconds,
             "tokens_seen": self.tokens_seen,
             "quantised": self.transformer.quantised,
+            "recent": self._recent,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["laconic"]
         self.elapsed_seconds, self.tokens_seen = saved["elapsed_seconds"], saved["tokens_seen"]
         self.transformer.simulate_integers(saved["quantised"])
+        self._recent = saved["recent"]
 
     # training ---------------------------------------------------------------------------------------------
 
@@ -152,9 +156,32 @@ class LanguageModule(pl.LightningModule):
         return build_optimizer(self.transformer, self.training_recipe)
 
 
-def load_language_module(path: str) -> LanguageModule:
-    """A LanguageModule from a checkpoint of training; nothing but tensors and plain values is read."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+def read_training_checkpoint(path: Path) -> dict[str, Any]:
+    """What training saved: nothing but tensors and plain values is read.
+
+    Raises:
+        LaconicError: it is damaged.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        missing = {"hyper_parameters", "state_dict", "laconic"} - set(checkpoint)
+    except (RuntimeError, EOFError, ValueError, TypeError, pickle.UnpicklingError) as error:
+        reason = str(error).split("\n")[0]
+        raise LaconicError(f"{path} is damaged ({reason}): remove it to train this stage again") from None
+    if missing:
+        raise LaconicError(
+            f"{path} is no checkpoint of laconic's training: remove it, or choose another folder"
+        )
+    return checkpoint
+
+
+def load_language_module(path: Path) -> LanguageModule:
+    """The module in a checkpoint of training.
+
+    Raises:
+        LaconicError: the checkpoint is damaged.
+    """
+    checkpoint = read_training_checkpoint(path)
     saved = checkpoint["hyper_parameters"]
     module = LanguageModule(
         ModelConfig(**saved["model"]),

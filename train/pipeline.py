@@ -3,7 +3,6 @@
 import hashlib
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ from .run import Run
 from .tokenizer import fit_tokenizer
 from .trainer import fit
 
-RESERVE_SECONDS = 45.0  # of the minutes, for freezing and the report
-Say = Callable[[str], None]
+RESERVE_MINUTES = 1.0  # for the last validation, freezing and the report
 
 
 def say(message: str) -> None:
@@ -35,7 +33,8 @@ def say(message: str) -> None:
 def prepare(run: Run, sources: list[str]) -> None:
     """Train the tokenizer where there is none, and build the token shards where they are not there."""
     recipe = run.recipe
-    corpus = Corpus(sources)
+    corpus = Corpus(sources, exclude=run.folder)
+    run.claim(corpus)
     if not run.tokenizer_file.is_file():
         fit_tokenizer(run, corpus)
     build_shards(
@@ -65,7 +64,7 @@ def pretrain(run: Run, stage: str, training: TrainingRecipe) -> LanguageModule:
     """Train stage `teacher` or `student` from text alone."""
     shape = run.recipe.teacher if stage == "teacher" else run.recipe.model
     path = fit(_module(run, shape, training), _data(run), run.stage(stage), stage)
-    return load_language_module(str(path))
+    return load_language_module(path)
 
 
 def distill(run: Run, training: TrainingRecipe) -> LanguageModule:
@@ -76,16 +75,38 @@ def distill(run: Run, training: TrainingRecipe) -> LanguageModule:
             f"{run.folder} has no teacher yet: run `laconic pretrain --stage teacher -o {run.folder}`"
         )
     student = _module(run, run.recipe.model, training)
-    module = DistillationModule(student, load_language_module(str(teacher)), run.recipe.distillation)
+    module = DistillationModule(student, load_language_module(teacher), run.recipe.distillation)
     path = fit(module, _data(run), run.stage("student"), "student")
-    return load_language_module(str(path))
+    return load_language_module(path)
 
 
-def _part(training: TrainingRecipe, share: float, minutes: float | None) -> TrainingRecipe:
-    steps = training.max_steps
-    return replace(
-        training, minutes=minutes, max_steps=None if steps is None else max(1, round(steps * share))
-    )
+def _steps(training: TrainingRecipe, share: float) -> int | None:
+    return None if training.max_steps is None else max(1, round(training.max_steps * share))
+
+
+class _Clock:
+    """What is left of the minutes of a call, when the end of a run has had its part."""
+
+    def __init__(self, training: TrainingRecipe) -> None:
+        self.began = time.monotonic()
+        self.total = None if training.max_steps is not None else training.minutes
+
+    def left(self, share: float = 1.0) -> float | None:
+        """Minutes for a stage that may take `share` of the whole; None where steps are counted.
+
+        Raises:
+            LaconicError: none are left.
+        """
+        if self.total is None:
+            return None
+        spent = (time.monotonic() - self.began) / 60
+        left = self.total - spent - min(RESERVE_MINUTES, 0.1 * self.total)
+        if left <= 0:
+            raise LaconicError(
+                f"{spent:.1f} of {self.total:g} minutes are spent and none are left to train: "
+                "give more minutes; what is done is kept"
+            )
+        return min(left, share * self.total)
 
 
 def run(sources: list[str], out: Path, recipe: Recipe) -> dict[str, Any]:
@@ -96,25 +117,15 @@ def run(sources: list[str], out: Path, recipe: Recipe) -> dict[str, Any]:
     Returns:
         The report of `export`.
     """
-    began = time.monotonic()
+    clock = _Clock(recipe.training)
     this = Run.open(out, recipe)
     prepare(this, sources)
     training, share = recipe.training, recipe.distillation.teacher_share
-    minutes = training.minutes
-    if minutes is not None:
-        spent = time.monotonic() - began
-        minutes -= (spent + min(RESERVE_SECONDS, 6 * minutes)) / 60
-        if minutes <= 0:
-            raise LaconicError(
-                f"preparing the corpus took {spent / 60:.1f} of {training.minutes:g} minutes and left none "
-                "to train: give more minutes; what is prepared is kept"
-            )
     if share:
-        part = None if minutes is None else minutes * share
-        pretrain(this, "teacher", _part(training, share, part))
-        rest = None if minutes is None else minutes * (1 - share)
-        student = distill(this, _part(training, 1 - share, rest))
-    else:
-        student = pretrain(this, "student", _part(training, 1.0, minutes))
+        pretrain(
+            this, "teacher", replace(training, minutes=clock.left(share), max_steps=_steps(training, share))
+        )
+    rest = replace(training, minutes=clock.left(1 - share), max_steps=_steps(training, 1 - share))
+    student = distill(this, rest) if share else pretrain(this, "student", rest)
     say("freezing")
     return export(this, student)

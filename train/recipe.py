@@ -46,9 +46,7 @@ class TrainingRecipe:
     validations: int = 8  # a run, the last one at its end
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     threads: int | None = None  # processor cores; all of them where nothing is said
-    accelerator: str = "auto"
-    devices: int = 1
-    strategy: str = "auto"  # any name that Lightning knows: ddp, fsdp, deepspeed_stage_2
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"  # one device of it
     seed: int = 0
 
 
@@ -94,7 +92,10 @@ class Recipe:
             ("training.clip_norm", t.clip_norm, 1e-6, 1e6),
             ("training.patience", t.patience, 0, 10**6),
             ("training.validations", t.validations, 1, 10**6),
-            ("training.devices", t.devices, 1, 10**6),
+            ("training.weight_decay", t.weight_decay, 0, 10),
+            ("training.beta1", t.beta1, 0, 0.99999),
+            ("training.beta2", t.beta2, 0, 0.99999),
+            ("training.seed", t.seed, 0, 2**32 - 1),
             ("data.validation_share", d.validation_share, 1e-6, 0.5),
             ("data.test_share", d.test_share, 0, 0.5),
             ("data.validation_tokens", d.validation_tokens, 1000, 10**12),

@@ -1,12 +1,39 @@
 """A run folder: where each stage of a run puts what it makes."""
 
-from dataclasses import dataclass
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..coder.errors import LaconicError
 from ..coder.tokenizer import ByteTokenizer
+from ..data.corpus import Corpus
 from .configuration import build_recipe, dump_recipe, read_yaml
 from .recipe import Recipe
+
+BUDGET = ("minutes", "max_steps", "threads")  # what may change from one call of a run to the next
+
+
+def changed_settings(kept: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names of the settings that differ, those of the budget apart."""
+    changed: list[str] = []
+    for name in sorted(set(kept) | set(wanted)):
+        a, b = kept.get(name), wanted.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            changed += changed_settings(a, b, f"{prefix}{name}.")
+        elif a != b and name not in BUDGET:
+            changed.append(prefix + name)
+    return changed
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside its final name and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
 
 
 @dataclass
@@ -64,13 +91,10 @@ class Run:
         path = folder / "recipe.yaml"
         if path.is_file():
             kept = build_recipe(read_yaml(path))
-            if recipe is not None and (kept.tokenizer, kept.model, kept.teacher) != (
-                recipe.tokenizer,
-                recipe.model,
-                recipe.teacher,
-            ):
+            if recipe is not None and (changed := changed_settings(asdict(kept), asdict(recipe))):
                 raise LaconicError(
-                    f"{folder} holds another recipe's run ({kept.name}): choose another folder, or remove it"
+                    f"{folder} holds a run of another recipe ({', '.join(changed)}): choose another folder, "
+                    "remove it, or give the settings that it was begun with"
                 )
             recipe = recipe or kept
         elif recipe is None:
@@ -79,6 +103,26 @@ class Run:
             )
         elif folder.exists() and not folder.is_dir():
             raise LaconicError(f"{folder} is a file: give a folder to hold the run")
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(dump_recipe(recipe))
-        return cls(folder, recipe)
+        run = cls(folder, recipe)
+        run.keep_recipe()
+        return run
+
+    def keep_recipe(self) -> None:
+        """Write the recipe into the folder."""
+        write_whole(self.folder / "recipe.yaml", dump_recipe(self.recipe))
+
+    def claim(self, corpus: Corpus) -> None:
+        """Tie the run to a corpus: the sources, sizes and times of its files.
+
+        Raises:
+            LaconicError: it is tied to another.
+        """
+        files = [[os.path.abspath(file.path), file.size, file.mtime_ns] for file in corpus.files]
+        description = json.dumps({"sources": corpus.sources, "files": files}, indent=1) + "\n"
+        path = self.folder / "corpus.json"
+        if path.is_file() and path.read_text() != description:
+            raise LaconicError(
+                f"{self.folder} was begun with another corpus, or its files have changed since: "
+                "choose another folder, or remove it"
+            )
+        write_whole(path, description)

@@ -6,7 +6,6 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +17,12 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from ..coder.errors import LaconicError
 from ..data.datamodule import TokenDataModule
 from .callbacks import Budget, ProgressLine, Throughput
-from .language import LanguageModule
+from .language import LanguageModule, read_training_checkpoint
 from .recipe import TrainingRecipe
+from .run import changed_settings
 
 MONITOR = "validation/bits_per_byte"
+BEST = "best"
 
 
 def quiet() -> None:
@@ -59,22 +60,35 @@ def _validation_interval(recipe: TrainingRecipe) -> int | datetime.timedelta:
     return datetime.timedelta(minutes=recipe.minutes / recipe.validations)
 
 
+def _last(folder: Path, recipe: TrainingRecipe) -> ModelCheckpoint:
+    """Saves last.ckpt as often as validation is due, and every five minutes at least."""
+    steps = recipe.max_steps
+    interval = None if steps is not None else min(5.0, (recipe.minutes or 5.0) / recipe.validations)
+    return ModelCheckpoint(
+        folder,
+        "last",
+        every_n_train_steps=None if steps is None else max(1, steps // recipe.validations),
+        train_time_interval=None if interval is None else datetime.timedelta(minutes=interval),
+        enable_version_counter=False,
+    )
+
+
 def build_trainer(folder: Path, recipe: TrainingRecipe, label: str) -> pl.Trainer:
     """A Trainer for one stage of a language model."""
     callbacks: list[pl.Callback] = [
         Throughput(),
         Budget(),
         ProgressLine(label),
-        ModelCheckpoint(
-            folder, "best", monitor=MONITOR, save_last=True, save_top_k=1, enable_version_counter=False
-        ),
+        _last(folder, recipe),
     ]
     if recipe.patience:
-        callbacks.append(EarlyStopping(MONITOR, patience=recipe.patience, check_finite=False))
+        callbacks += [
+            ModelCheckpoint(folder, BEST, monitor=MONITOR, save_top_k=1, enable_version_counter=False),
+            EarlyStopping(MONITOR, patience=recipe.patience, check_finite=False),
+        ]
     return pl.Trainer(
         accelerator=recipe.accelerator,
-        devices=recipe.devices,
-        strategy=recipe.strategy,
+        devices=1,
         precision=resolve_precision(recipe),
         max_steps=recipe.max_steps if recipe.max_steps is not None else -1,
         max_epochs=-1,
@@ -99,6 +113,15 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _check_settings(path: Path, module: LanguageModule) -> None:
+    saved = read_training_checkpoint(path)["hyper_parameters"]
+    if changed := changed_settings(saved, module.hparams):
+        raise LaconicError(
+            f"{path} was trained with other settings ({', '.join(changed)}): "
+            f"remove {path.parent} to train anew, or choose another folder for the run"
+        )
+
+
 def fit(module: LanguageModule, data: TokenDataModule, folder: Path, label: str) -> Path:
     """Train until the budget is spent; a run that was interrupted goes on from its last checkpoint.
 
@@ -107,25 +130,17 @@ def fit(module: LanguageModule, data: TokenDataModule, folder: Path, label: str)
         best weights, else the last.
 
     Raises:
-        LaconicError: the loss became non-finite, or the last checkpoint is another shape.
+        LaconicError: the loss became non-finite, or what is in the folder was trained with other settings.
     """
     quiet()
     final, last = folder / "final.ckpt", folder / "last.ckpt"
     if final.is_file():
+        _check_settings(final, module)
         return final
     recipe = module.training_recipe
     resume = last if last.is_file() else None
     if resume:
-        saved = torch.load(resume, map_location="cpu", weights_only=True)["hyper_parameters"]
-        if (
-            saved["model"] != module.hparams["model"]
-            or saved["byte_lengths"] != module.hparams["byte_lengths"]
-        ):
-            raise LaconicError(
-                f"{resume} was made by another recipe: choose another folder, or remove {folder}"
-            )
-        module.training_recipe = replace(recipe, minutes=saved["training"]["minutes"])
-        module.hparams["training"]["minutes"] = saved["training"]["minutes"]
+        _check_settings(resume, module)
     pl.seed_everything(recipe.seed, verbose=False)
     with _threads(recipe.threads):
         trainer = build_trainer(folder, recipe, label)
@@ -137,9 +152,9 @@ def fit(module: LanguageModule, data: TokenDataModule, folder: Path, label: str)
                 if last.is_file()
                 else "interrupted before the first checkpoint: the same command starts this stage again"
             ) from None
-        best = trainer.checkpoint_callback
-        if recipe.patience and isinstance(best, ModelCheckpoint) and best.best_model_path:
-            weights = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+        best = folder / f"{BEST}.ckpt"
+        if recipe.patience and best.is_file():
+            weights = read_training_checkpoint(best)
             module.load_state_dict(weights["state_dict"])
             module.on_load_checkpoint(weights)
         trainer.validate(module, datamodule=data, verbose=False)

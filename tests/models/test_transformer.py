@@ -78,9 +78,10 @@ def test_rotary_positions_repeat_with_their_period():
 
 
 def test_problems_name_every_fault():
-    faults = ModelConfig(d_model=4, num_kv_heads=3, window=600, rotary_period=1000).problems()
-    assert len(faults) == 4
-    assert any("600" in fault and "512" in fault for fault in faults)
+    faults = ModelConfig(d_model=1, window=600, rotary_period=3).problems()
+    assert len(faults) == 3
+    assert any("window is 600" in fault and "512" in fault for fault in faults)
+    assert len(ModelConfig(num_kv_heads=3, rotary_period=1000, positions="rotary").problems()) == 2
 
 
 def test_work_is_the_sum_of_its_matrices():

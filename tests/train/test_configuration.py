@@ -45,7 +45,7 @@ def test_all_impossible_values_at_once():
     with pytest.raises(LaconicError) as error:
         build_recipe({"model.window": 1000, "training.seq_len": 1, "training.minutes": None})
     message = str(error.value)
-    assert "model.window is 1000, allowed are 2 to 512" in message
+    assert "model.window is 1000, allowed are whole numbers from 2 to 512" in message
     assert "training.seq_len is 1" in message
     assert "both null" in message
 

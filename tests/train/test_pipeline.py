@@ -111,13 +111,15 @@ def test_stages_one_by_one_make_the_same_checkpoint(trained, corpus, tmp_path, c
     assert report["id"][:16] in capsys.readouterr().out
 
 
-def test_a_run_cut_off_and_resumed_equals_the_uninterrupted_one(corpus, tmp_path, monkeypatch):
-    recipe = load_recipe("nano", None, TINY)
+@pytest.mark.parametrize("cut_at", [20, 29])
+def test_a_run_cut_off_and_resumed_equals_the_uninterrupted_one(cut_at, corpus, tmp_path, monkeypatch):
+    # Saved every 8 steps, so after 16 and 24; the integer graph is simulated from step 25 on.
+    recipe = load_recipe("nano", None, {**TINY, "training.validations": 4, "training.max_steps": 32})
     whole = run([str(corpus)], tmp_path / "whole", recipe)
     step = LanguageModule.training_step
 
     def cut_off(self, batch, batch_idx):
-        if self.global_step == 20:
+        if self.global_step == cut_at:
             raise RuntimeError("the machine stopped")
         return step(self, batch, batch_idx)
 
@@ -127,14 +129,11 @@ def test_a_run_cut_off_and_resumed_equals_the_uninterrupted_one(corpus, tmp_path
     assert (tmp_path / "cut" / "student" / "last.ckpt").is_file()
     monkeypatch.undo()
     resumed = run([str(corpus)], tmp_path / "cut", recipe)
-    assert resumed["tokens_seen"] == whole["tokens_seen"] == 30 * 8 * 32
+    assert resumed["tokens_seen"] == whole["tokens_seen"] == 32 * 8 * 32
     assert resumed["id"] == whole["id"]
 
 
-def test_non_finite_loss_stops_before_the_step(trained, monkeypatch, corpus, tmp_path):
-    out, _ = trained
-    shutil.copytree(out, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "student")
+def test_non_finite_loss_stops_before_the_step(monkeypatch, corpus, tmp_path):
     taken = {}
 
     def poisoned(self, inputs, targets):
@@ -187,7 +186,7 @@ def test_a_corpus_that_is_too_small_and_a_vocabulary_out_of_reach(tmp_path, caps
 
 def test_loading_reads_no_pickled_code(trained):
     out, _ = trained
-    module = load_language_module(str(out / "student" / "final.ckpt"))
+    module = load_language_module(out / "student" / "final.ckpt")
     assert module.tokens_seen == 15 * 8 * 32
     assert module.transformer.quantised
 
@@ -206,7 +205,52 @@ def test_early_stopping_goes_back_to_the_best_weights(corpus, tmp_path, monkeypa
     monkeypatch.setattr(LanguageModule, "on_validation_epoch_end", scripted)
     changes = {"training.max_steps": 60, "training.validations": 6, "training.patience": 2}
     run([str(corpus)], tmp_path / "run", load_recipe("nano", None, {**TINY, **changes}))
-    final = load_language_module(str(tmp_path / "run" / "student" / "final.ckpt"))
+    final = load_language_module(tmp_path / "run" / "student" / "final.ckpt")
     assert torch.equal(final.transformer.embed.weight, seen[1.5])
     assert not torch.equal(seen[1.5], seen[1.7])
     assert 1.9 not in seen  # stopped at 1.7; 1.8 is the validation of what was kept
+
+
+def test_a_run_is_tied_to_its_corpus_and_its_recipe(trained, corpus, tmp_path, capsys):
+    out, report = trained
+    other = tmp_path / "other.txt"
+    other.write_text("another text altogether, " * 2000)
+    settings = [f"--{key}={'null' if value is None else value}" for key, value in TINY.items()]
+    taught = "--distillation.teacher_share=0.5"
+    recipe = (out / "recipe.yaml").read_text()
+    assert main(["train", str(other), "-o", str(out), *settings, taught]) == 1
+    assert "another corpus" in capsys.readouterr().err
+    assert (
+        main(["train", str(corpus), "-o", str(out), *settings, taught, "--training.learning_rate=0.1"]) == 1
+    )
+    assert "training.learning_rate" in capsys.readouterr().err
+    assert main(["train", str(corpus), "-o", str(out), *settings, "--data.validation_share=0.3"]) == 1
+    assert "data.validation_share" in capsys.readouterr().err
+    assert main(["pretrain", "-o", str(out), "--training.learning_rate=0.1"]) == 1
+    assert "training.learning_rate" in capsys.readouterr().err
+    assert (out / "recipe.yaml").read_text() == recipe
+    assert json.loads((out / "report.json").read_text())["id"] == report["id"]
+
+
+def test_pretraining_a_distilled_student_is_refused(trained, capsys):
+    out, _ = trained
+    assert main(["pretrain", "-o", str(out), "--training.max_steps=15"]) == 1
+    assert "distillation" in capsys.readouterr().err
+
+
+def test_a_run_within_its_own_corpus_does_not_learn_from_itself(corpus, tmp_path):
+    texts = tmp_path / "texts"
+    shutil.copytree(corpus, texts)
+    first = run([str(texts)], texts / "run", load_recipe("nano", None, TINY))
+    again = run([str(texts)], texts / "run", load_recipe("nano", None, TINY))
+    assert first["corpora"] == again["corpora"]
+    assert first["corpora"][0]["bytes"] < sum(p.stat().st_size for p in corpus.iterdir())
+
+
+def test_a_damaged_training_checkpoint_is_one_line(trained, tmp_path, capsys):
+    out, _ = trained
+    shutil.copytree(out, tmp_path / "run")
+    path = tmp_path / "run" / "student" / "final.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert main(["export", "-o", str(tmp_path / "run")]) == 1
+    assert "final.ckpt is damaged" in capsys.readouterr().err

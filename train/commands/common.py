@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..configuration import load_recipe, read_overrides, recipe_names
+from ..configuration import build_recipe, load_recipe, read_overrides, read_yaml, recipe_names
 from ..recipe import Recipe
 from ..run import Run
 
@@ -39,22 +39,20 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 def recipe_from(args: argparse.Namespace) -> Recipe:
     """The recipe that the arguments describe."""
     overrides: dict[str, Any] = read_overrides(args.settings)
-    for name in ("minutes", "threads"):
-        if getattr(args, name) is not None:
-            overrides[f"training.{name}"] = getattr(args, name)
+    if args.minutes is not None:
+        overrides |= {"training.minutes": args.minutes, "training.max_steps": None}
+    if args.threads is not None:
+        overrides["training.threads"] = args.threads
     return load_recipe(args.tier, args.config, overrides)
 
 
 def resume(args: argparse.Namespace) -> Run:
-    """The run in args.out, with settings of this call on top of its recipe."""
-    from ..configuration import build_recipe, dump_recipe, read_yaml
-
+    """The run in args.out, with settings of this call; the caller keeps them when its stage is done."""
     run = Run.open(args.out, None)
     overrides: dict[str, Any] = read_overrides(args.settings)
     if getattr(args, "minutes", None) is not None:
-        overrides["training.minutes"] = args.minutes
+        overrides |= {"training.minutes": args.minutes, "training.max_steps": None}
     run.recipe = build_recipe(read_yaml(run.folder / "recipe.yaml"), overrides)
-    (run.folder / "recipe.yaml").write_text(dump_recipe(run.recipe))
     return run
 
 

@@ -19,6 +19,7 @@ def run(args: argparse.Namespace) -> int:
     from ..pipeline import distill
 
     module = distill(this, this.recipe.training)
+    this.keep_recipe()
     print(f"student      {this.stage('student') / 'final.ckpt'}  ({module.tokens_seen:,} tokens seen)")
     print(f"next: laconic export -o {args.out}")
     return 0

@@ -22,5 +22,5 @@ def run(args: argparse.Namespace) -> int:
     from ..export import export
     from ..language import load_language_module
 
-    print_report(export(this, load_language_module(str(path))), args.out)
+    print_report(export(this, load_language_module(path)), args.out)
     return 0

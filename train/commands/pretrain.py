@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from ..pipeline import pretrain
 
     module = pretrain(this, args.stage, this.recipe.training)
+    this.keep_recipe()
     print(f"{args.stage:<12} {this.stage(args.stage) / 'final.ckpt'}  ({module.tokens_seen:,} tokens seen)")
     after = "distill" if args.stage == "teacher" else "export"
     print(f"next: laconic {after} -o {args.out}")
