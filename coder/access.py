@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
 from typing import BinaryIO, NamedTuple
 
 from .container import (
@@ -11,7 +12,9 @@ from .container import (
     INDEX_MARK,
     MAX_POSITION,
     MAX_SEGMENT,
+    PREFIX,
     SEGMENT_MARK,
+    UNKNOWN,
     DamageError,
     Decode,
     Prologue,
@@ -28,6 +31,7 @@ from .container import (
 from .errors import LaconicError
 
 _FOOTER = 4  # bytes of the index's length
+_PROLOGUE_SIZES = (5, 5 + PREFIX)
 _PIECE = 1 << 20
 
 
@@ -65,35 +69,61 @@ def read_layout(file: BinaryIO) -> Layout:
     if prologue.single:
         length = source.header().original_length
         return Layout(prologue, [Entry(begin, size - begin, 0, length, b"")], length, size)
-    if size - begin < len(INDEX_MARK) + 1 + DIGEST + _FOOTER:
-        raise damaged("its index is missing")
-    index_length = int.from_bytes(_at(file, size - _FOOTER).exactly(_FOOTER), "little")
-    start = size - _FOOTER - index_length
-    if start < begin or index_length < len(INDEX_MARK) + 1 + DIGEST:
-        raise damaged("its last bytes do not say where the index begins")
-    index = _at(file, start).exactly(index_length - DIGEST)
-    if index_digest(prologue, index) != _at(file, size - _FOOTER - DIGEST).exactly(DIGEST):
-        raise damaged("the index does not match its digest")
-    entries = _parse_index(_at(file, start), begin, start)
+    index = _read_index(file, size)
+    index.verify(prologue)
+    if index.span != index.start - begin:
+        raise damaged("the index does not cover the file")
+    entries = index.placed(begin)
     return Layout(prologue, entries, sum(entry.original_length for entry in entries), size)
 
 
-def _parse_index(source: Source, begin: int, start: int) -> list[Entry]:
+@dataclass(frozen=True)
+class _Index:
+    """An index as found, not verified."""
+
+    start: int  # in the file
+    content: bytes  # before the digest
+    digest: bytes
+    entries: list[Entry]  # with offsets that count from the first segment
+
+    @property
+    def span(self) -> int:
+        """Bytes of all segments as they were written."""
+        return sum(entry.size for entry in self.entries)
+
+    def verify(self, prologue: Prologue) -> None:
+        """Raises DamageError where it is not the index that was written after this prologue."""
+        if index_digest(prologue, self.content) != self.digest:
+            raise damaged("the index does not match its digest")
+
+    def placed(self, begin: int) -> list[Entry]:
+        """The entries in a file whose first segment begins at `begin`."""
+        return [replace(entry, offset=begin + entry.offset) for entry in self.entries]
+
+
+def _read_index(file: BinaryIO, size: int) -> _Index:
+    """Parse what the last bytes of a file say is its index."""
+    if size < len(INDEX_MARK) + 1 + DIGEST + _FOOTER:
+        raise damaged("its index is missing")
+    length = int.from_bytes(_at(file, size - _FOOTER).exactly(_FOOTER), "little")
+    start, end = size - _FOOTER - length, size - _FOOTER - DIGEST
+    if start < 0 or end - start < len(INDEX_MARK) + 1:
+        raise damaged("its last bytes do not say where the index begins")
+    content = _at(file, start).exactly(end - start)
+    source = Source(BytesIO(content))
     if source.exactly(len(INDEX_MARK)) != INDEX_MARK:
         raise damaged("its last bytes do not say where the index begins")
     entries: list[Entry] = []
-    offset, position = begin, 0
-    for _ in range(source.varint(1, start, "the number of segments")):
-        size = source.varint(1, start - begin, "the size of a segment")
+    offset = position = 0
+    for _ in range(source.varint(1, len(content), "the number of segments")):
+        span = source.varint(1, MAX_POSITION, "the size of a segment")
         original = source.varint(1, MAX_SEGMENT, "the original length of a segment")
-        entries.append(Entry(offset, size, position, original, source.exactly(2 * CHECK)))
-        offset += size
+        entries.append(Entry(offset, span, position, original, source.exactly(2 * CHECK)))
+        offset += span
         position += original
-        if offset > start or position > MAX_POSITION:
-            break
-    if offset != start:
-        raise damaged("the index does not cover the file")
-    return entries
+    if source.position != len(content) or position > MAX_POSITION:
+        raise damaged("the index does not end where it should")
+    return _Index(start, content, _at(file, end).exactly(DIGEST), entries)
 
 
 def _at(file: BinaryIO, offset: int) -> Source:
@@ -101,15 +131,15 @@ def _at(file: BinaryIO, offset: int) -> Source:
     return Source(file, offset)
 
 
-def read_stored(file: BinaryIO, layout: Layout, entry: Entry) -> Stored:
-    """A segment, verified against its own check and the index."""
-    source = _at(file, entry.offset)
-    if layout.prologue.single:
-        return read_single(source, layout.prologue)
+def read_stored(file: BinaryIO, prologue: Prologue, entry: Entry, shift: int = 0) -> Stored:
+    """A segment, verified against its own check and the index; `shift` bytes from where it was written."""
+    source = _at(file, entry.offset + shift)
+    if prologue.single:
+        return read_single(source, prologue)
     if source.exactly(len(SEGMENT_MARK)) != SEGMENT_MARK:
         raise damaged(f"no segment begins at byte {entry.offset}")
-    stored, checks = read_marked(source, layout.prologue.checkpoint)
-    found = (source.position - entry.offset, stored.position, checks)
+    stored, checks = read_marked(source, prologue.checkpoint, entry.offset)
+    found = (source.position - entry.offset - shift, stored.position, checks)
     if found != (entry.size, entry.position, entry.checks):
         raise damaged(f"the segment at byte {entry.offset} is not the one in the index")
     return stored
@@ -133,7 +163,7 @@ def read_range(file: BinaryIO, begin: int, end: int, decode: Decode) -> Iterator
     for entry in layout.entries:
         first, last = max(begin, entry.position), min(end, entry.position + entry.original_length)
         if first < last:
-            data = restore(read_stored(file, layout, entry), decode)
+            data = restore(read_stored(file, layout.prologue, entry), decode)
             yield data[first - entry.position : last - entry.position]
 
 
@@ -148,22 +178,16 @@ class Piece(NamedTuple):
 def recover(file: BinaryIO, decode: Decode) -> Iterator[Piece]:
     """Every sound segment of a seekable file, in order, and the ranges that are lost between and after them.
 
-    Head and index may be damaged too: segments are found by their markers and say where they belong. Without
-    the index, the last piece is lost with an unknown end, for nothing says how long the original was.
+    With a sound index its segments are tried where they were written, and shifted by as many bytes as are
+    missing or too many. Without it they are found by their markers and say where they belong, and the last
+    piece is lost with an unknown end, for nothing says how long the original was.
 
     Raises:
         LaconicError: there is no sound segment at all, or a checkpoint that is needed is not here.
     """
-    prologue, total = _what_is_left(file)
-    if prologue is not None and prologue.single:
-        try:
-            data = restore(read_stored(file, layout := read_layout(file), layout.entries[0]), decode)
-            yield Piece(0, len(data), data)
-            return
-        except DamageError:
-            pass
+    found, total = _what_is_left(file)
     expected = 0
-    for stored in _sound_segments(file, None if prologue is None else prologue.checkpoint):
+    for stored in found:
         try:
             data = restore(stored, decode)
         except DamageError:
@@ -173,38 +197,68 @@ def recover(file: BinaryIO, decode: Decode) -> Iterator[Piece]:
         expected = stored.position + len(data)
         yield Piece(stored.position, expected, data)
     if expected == 0 and total != 0:
-        raise LaconicError("nothing of this file is sound: get it again")
+        raise LaconicError(
+            "nothing of this file can be restored: get it again, or name its own checkpoint by -m"
+        )
     if total is None or total > expected:
         yield Piece(expected, total, None)
 
 
-def _what_is_left(file: BinaryIO) -> tuple[Prologue | None, int | None]:
-    """The prologue and the original length, where they can be read and, the second, be trusted."""
+def _what_is_left(file: BinaryIO) -> tuple[Iterator[Stored], int | None]:
+    """(segments whose stored check holds, the length of the original where anything sound tells it)."""
+    size = file.seek(0, os.SEEK_END)
+    source = _at(file, 0)
     try:
-        prologue = read_prologue(_at(file, 0))
+        prologue = read_prologue(source)
+        if prologue.single:
+            layout = read_layout(file)
+            return _indexed(file, prologue, layout.entries, 0), layout.original_length
     except LaconicError:
-        return None, None
+        prologue = Prologue(False, UNKNOWN)
     try:
-        return prologue, None if prologue.single else read_layout(file).original_length
+        index = _read_index(file, size)
     except LaconicError:
-        return prologue, None
+        return _scanned(file, prologue.checkpoint, [0]), None
+    try:
+        index.verify(prologue)
+    except LaconicError:
+        shifts = [0, *(index.start - index.span - begin for begin in _PROLOGUE_SIZES)]
+        return _scanned(file, prologue.checkpoint, shifts), None
+    entries = index.placed(source.position)
+    shift = index.start - index.span - source.position
+    return _indexed(file, prologue, entries, shift), sum(entry.original_length for entry in entries)
 
 
-def _sound_segments(file: BinaryIO, checkpoint: bytes | None) -> Iterator[Stored]:
-    """Segments whose stored check holds, none beginning in the original before the last one ended."""
+def _indexed(file: BinaryIO, prologue: Prologue, entries: list[Entry], shift: int) -> Iterator[Stored]:
+    """The segments of an index that are sound where they were written, or shifted."""
+    for entry in entries:
+        for moved in sorted({0, shift}):
+            try:
+                yield read_stored(file, prologue, entry, moved)
+                break
+            except (DamageError, ValueError):  # a shift may lead to before the file's first byte
+                continue
+
+
+def _scanned(file: BinaryIO, checkpoint: bytes | None, shifts: list[int]) -> Iterator[Stored]:
+    """Segments found by their markers, none beginning in the original before the last one ended.
+
+    They are where they were written, or shifted by one of `shifts` bytes.
+    """
     offset, expected = _find_mark(file, 0), 0
     while offset is not None:
-        source = _at(file, offset + len(SEGMENT_MARK))
         after = offset + 1
-        try:
-            stored, _ = read_marked(source, checkpoint)
-        except DamageError:
-            pass
-        else:
+        for shift in shifts:
+            source = _at(file, offset + len(SEGMENT_MARK))
+            try:
+                stored, _ = read_marked(source, checkpoint, max(0, offset - shift))
+            except DamageError:
+                continue
             if stored.position >= expected:
                 after = source.position
                 expected = stored.position + stored.segment.original_length
                 yield stored
+            break
         offset = _find_mark(file, after)
 
 

@@ -23,6 +23,7 @@ MAX_SEGMENT = 1 << 28  # original bytes of a segment
 MAX_STREAMS = 4096
 MAX_POSITION = (1 << 56) - 1
 PREFIX = 8  # bytes of the checkpoint's id
+UNKNOWN = b""  # stands for the prefix where a damaged head does not tell
 CHECK = 4  # bytes of each check
 DIGEST = 8  # bytes of the index's digest
 _PIECE = 1 << 20
@@ -193,8 +194,12 @@ def read_prologue(source: Source) -> Prologue:
     return Prologue(bool(flags & SINGLE), checkpoint)
 
 
-def read_marked(source: Source, checkpoint: bytes | None) -> tuple[Stored, bytes]:
+def read_marked(source: Source, checkpoint: bytes | None, offset: int) -> tuple[Stored, bytes]:
     """A segment of a file of many, from after its marker on; verified.
+
+    Args:
+        offset: of its marker in the file as it was written. The check covers it, so that the segments of a
+            .lac file that lies within another's payload are not taken for the outer file's.
 
     Returns:
         The segment and its two checks, as the index repeats them.
@@ -206,8 +211,10 @@ def read_marked(source: Source, checkpoint: bytes | None) -> tuple[Stored, bytes
     segment = _with_payload(header, source.exactly(coded))
     if not segment.original_length:
         raise damaged("a segment of many is empty")
+    if segment.method == MODEL and checkpoint is None:
+        raise damaged("method and flags contradict each other")
     content, stored = checks[:CHECK], checks[CHECK:]
-    if check(_marked_header(segment, position), content, segment.payload) != stored:
+    if check(pack_varint(offset), _marked_header(segment, position), content, segment.payload) != stored:
         raise damaged(f"the segment that ends at byte {source.position} does not match its checksum")
     return Stored(segment, position, content, checkpoint), checks
 
@@ -288,7 +295,7 @@ def read_segments(source: Source) -> Iterator[Stored]:
             break
         if mark != SEGMENT_MARK:
             raise damaged(f"neither a segment nor the index begins at byte {start}")
-        stored, checks = read_marked(source, prologue.checkpoint)
+        stored, checks = read_marked(source, prologue.checkpoint, start)
         if stored.position != position:
             raise damaged(
                 f"segment {number} begins at {stored.position} of the original, expected was {position}"
@@ -333,7 +340,7 @@ class Writer:
 
     def _write_marked(self, segment: Segment, content: bytes) -> None:
         header = _marked_header(segment, self.position)
-        checks = content + check(header, content, segment.payload)
+        checks = content + check(pack_varint(self.bytes_written), header, content, segment.payload)
         self._write(SEGMENT_MARK + header + checks)
         self._write(segment.payload)
         size = len(SEGMENT_MARK) + len(header) + len(checks) + len(segment.payload)

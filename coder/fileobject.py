@@ -34,7 +34,7 @@ class LacReader(io.RawIOBase):
     def _segment(self, number: int) -> bytes:
         if self._kept is None or self._kept[0] != number:
             entry = self._layout.entries[number]
-            self._kept = number, restore(read_stored(self._file, self._layout, entry), self._decoder)
+            self._kept = number, restore(read_stored(self._file, self._layout.prologue, entry), self._decoder)
         return self._kept[1]
 
     def readinto(self, buffer: Any) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .container import MODEL, PREFIX, Segment
+from .container import MODEL, PREFIX, UNKNOWN, Segment
 from .errors import LaconicError
 
 if TYPE_CHECKING:
@@ -155,11 +155,11 @@ class Decoder:
 
     def _find(self, prefix: bytes | None) -> Listing:
         for listing in [*([] if self.extra is None else [self.extra]), *available()]:
-            if listing.id[:PREFIX] == prefix:
+            if prefix and listing.id[:PREFIX] == prefix:
                 return listing
         if self.recovering and self.extra is not None:
             return self.extra
-        if prefix is None:
+        if prefix is None or prefix == UNKNOWN:
             raise LaconicError("the file needs a checkpoint and does not name it: name it by -m PATH")
         raise LaconicError(
             f"the file was made with checkpoint {prefix.hex()}, which is not here: name its folder by "

@@ -1,4 +1,5 @@
 import io
+import random
 from functools import cache
 
 import pytest
@@ -274,6 +275,35 @@ def test_recovery_of_a_truncated_file(many, decode):
     pieces = saved(many[: entry.offset + entry.size - 1], decode)
     assert pieces == [(0, 500, True), (500, 506, True), (506, None, False)]
     assert saved(many[1000:] if len(many) > 2000 else many[entry.offset :], decode)[0] == (0, 506, False)
+
+
+def test_recovery_where_bytes_are_missing_or_too_many(many, decode):
+    second = access.read_layout(io.BytesIO(many)).entries[1]
+    expected = [(0, 500, True), (500, 506, False), (506, 666, True), (666, 966, True)]
+    assert saved(many[: second.offset + 6] + many[second.offset + 7 :], decode) == expected
+    assert saved(many[: second.offset + 6] + b"???" + many[second.offset + 6 :], decode) == expected
+
+
+def test_recovery_takes_no_segment_of_a_file_within_the_file(decode):
+    rng = random.Random(3)
+    inner, outer = io.BytesIO(), io.BytesIO()
+    for target, data, size in ((inner, rng.randbytes(40_000), 500), (outer, None, 30_000)):
+        if data is None:
+            data = rng.randbytes(2000) + inner.getvalue() + rng.randbytes(9000)
+        writer = Writer(target, None)
+        for begin in range(0, len(data), size):
+            piece = data[begin : begin + size]
+            writer.add(Segment(0, len(piece), piece), piece)
+        writer.finish()
+    layout = access.read_layout(io.BytesIO(outer.getvalue()))
+    assert layout.original_length == len(data)
+    for at in (layout.entries[0].offset + 40, 2, len(outer.getvalue()) - 6):
+        broken = bytearray(outer.getvalue())
+        broken[at] ^= 1
+        pieces = list(access.recover(io.BytesIO(bytes(broken)), decode))
+        sound = [piece for piece in pieces if piece.data is not None]
+        assert sound
+        assert all(piece.data == data[piece.begin : piece.end] for piece in sound)
 
 
 def test_nothing_to_recover(single, decode):
