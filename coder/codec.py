@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .container import LZMA, MAX_STREAMS, MODEL, RAW, DamageError, Segment, pack_header
+from .errors import LaconicError
 
 if TYPE_CHECKING:
     from .checkpoint import FrozenCheckpoint
@@ -26,7 +27,7 @@ Report = Callable[[float], None]  # is told what part of the segment is done, 0 
 TOKENS_PER_STREAM = 4096
 DEFAULT_STREAMS = 64  # at most, when nothing is said
 LOGITS_BYTES = 64_000_000  # of the chunk that the encoder asks of the engine
-MAX_CHUNK_STEPS = 1024
+MAX_CHUNK_STEPS = 64  # an engine's attention over a chunk grows with its square
 LZMA_IS_ENOUGH = 0.02  # of the original: no model is asked where LZMA does better
 PROMISING = 1.1  # times the best other size: an estimate above that is not followed up
 PLACES, WARM_UP, COUNTED = 16, 64, 64  # the sample: places, and tokens before and within what is counted
@@ -137,11 +138,13 @@ def _encode_with_model(
     from . import kernels
     from .fixedpoint import exp2_table
 
-    engine, vocab = model.engine, model.engine.vocab_size
+    engine, vocab, tokens = model.engine, model.engine.vocab_size, model.checkpoint.token_bytes
     ids = np.ascontiguousarray(model.checkpoint.tokenizer.encode(data), dtype=np.int32)
-    assert len(ids) > 0
-    assert ids.min() >= 0
-    assert ids.max() < vocab
+    if b"".join([tokens[i] for i in ids.tolist()]) != data:
+        raise LaconicError(
+            "the checkpoint's tokenizer does not give its input back: get a good copy of the "
+            "checkpoint, or choose -m none"
+        )
     if len(ids) > 2 * PLACES * (WARM_UP + COUNTED) and _estimate(ids, model) > PROMISING * limit:
         return None
     streams = num_streams(len(ids), streams)

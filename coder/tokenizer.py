@@ -84,6 +84,26 @@ PRE_TOKENIZER: dict[str, Any] = {
 }
 
 
+# All of a model but what it has learnt. Other options could make it lose bytes, or encode at random.
+MODEL_OPTIONS: dict[str, dict[str, Any]] = {
+    "BPE": {
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+    },
+    "WordPiece": {
+        "unk_token": "[UNK]",  # required by the form; never emitted, for every byte has its tokens
+        "continuing_subword_prefix": CONTINUATION,
+        "max_input_chars_per_word": 100,
+    },
+    "Unigram": {"unk_id": None, "byte_fallback": False},
+}
+
+
 def tokenizer_json(model: dict[str, Any]) -> str:
     """JSON form, as `tokenizers` reads it, of a model over the byte alphabet."""
     document: dict[str, Any] = {
@@ -140,8 +160,8 @@ class ByteTokenizer:
         try:
             document = cast("dict[str, Any]", json.loads(text))
             model = cast("dict[str, Any]", document["model"])
-            ours = document["pre_tokenizer"] == PRE_TOKENIZER
-            foreign = any(document.get(k) for k in ("normalizer", "post_processor", "added_tokens"))
+            options = {k: v for k, v in model.items() if k not in ("type", "vocab", "merges")}
+            ours = options == MODEL_OPTIONS[model["type"]] and document == json.loads(tokenizer_json(model))
             kind = cast("Kind", {"BPE": "bpe", "WordPiece": "wordpiece", "Unigram": "unigram"}[model["type"]])
             texts = _token_texts(model)
             size = len(texts)
@@ -154,9 +174,9 @@ class ByteTokenizer:
             raise LaconicError(
                 f"this is not a tokenizer ({error!r}): train one with laconic tokenizer"
             ) from None
-        if not ours or foreign:
+        if not ours:
             raise LaconicError(
-                "the tokenizer cuts text by other rules than laconic's: train it with laconic tokenizer"
+                "the tokenizer is not as laconic writes them: train one with laconic tokenizer"
             )
         if not all(self.token_bytes):
             raise LaconicError("the tokenizer has a token without bytes: train it with laconic tokenizer")

@@ -12,6 +12,7 @@ from ..coder.tokenizer import (
     ALPHABET_START,
     CONTINUATION,
     KINDS,
+    MODEL_OPTIONS,
     ByteTokenizer,
     Kind,
     bytes_to_text,
@@ -49,7 +50,7 @@ def train_tokenizer(documents: Iterable[bytes], kind: Kind, vocab_size: int) -> 
             f"a vocabulary of {vocab_size} cannot hold every byte: kind {kind} needs {relation} {least}"
         )
     if kind == "bytes":
-        model = _bpe_model(dict(zip(ALPHABET, range(256), strict=True)), [])
+        model = _model("BPE", vocab=dict(zip(ALPHABET, range(256), strict=True)), merges=[])
     elif kind == "unigram":
         model = _train_unigram(list(_first_bytes(documents, UNIGRAM_TEXT_BYTES)), vocab_size)
     else:
@@ -63,19 +64,8 @@ def train_tokenizer(documents: Iterable[bytes], kind: Kind, vocab_size: int) -> 
     return tokenizer
 
 
-def _bpe_model(vocabulary: dict[str, int], merges: list[Any]) -> dict[str, Any]:
-    return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": False,
-        "vocab": vocabulary,
-        "merges": merges,
-    }
+def _model(form: str, **learnt: Any) -> dict[str, Any]:
+    return {"type": form, **MODEL_OPTIONS[form], **learnt}
 
 
 def _untrained(model: dict[str, Any]) -> "Tokenizer":
@@ -107,33 +97,19 @@ def _train_merges(documents: Iterable[bytes], kind: Kind, vocab_size: int) -> di
         "show_progress": False,
     }
     if kind == "bpe":
-        engine, trainer = _untrained(_bpe_model({}, [])), BpeTrainer(**settings)
+        engine, trainer = _untrained(_model("BPE", vocab={}, merges=[])), BpeTrainer(**settings)
     else:
         # As special tokens the inner forms are there in a fixed order, whether the text has them or not.
         inner = [CONTINUATION + letter for letter in ALPHABET]
         engine, trainer = (
-            _untrained(_wordpiece_model({})),
+            _untrained(_model("WordPiece", vocab={})),
             WordPieceTrainer(**settings, special_tokens=inner, continuing_subword_prefix=CONTINUATION),
         )
     engine.train_from_iterator(_texts(documents), trainer)
     trained = json.loads(engine.to_str())["model"]
     if kind == "bpe":
-        return _bpe_model(trained["vocab"], trained["merges"])
-    return _wordpiece_model(trained["vocab"])
-
-
-def _wordpiece_model(vocabulary: dict[str, int]) -> dict[str, Any]:
-    return {
-        "type": "WordPiece",
-        "unk_token": "[UNK]",  # required by the form; never emitted, for every byte has its tokens
-        "continuing_subword_prefix": CONTINUATION,
-        "max_input_chars_per_word": 100,
-        "vocab": vocabulary,
-    }
-
-
-def _unigram_model(scores: list[tuple[str, float]]) -> dict[str, Any]:
-    return {"type": "Unigram", "unk_id": None, "byte_fallback": False, "vocab": scores}
+        return _model("BPE", vocab=trained["vocab"], merges=trained["merges"])
+    return _model("WordPiece", vocab=trained["vocab"])
 
 
 def _train_unigram(documents: list[bytes], vocab_size: int) -> dict[str, Any]:
@@ -146,7 +122,7 @@ def _train_unigram(documents: list[bytes], vocab_size: int) -> dict[str, Any]:
     from tokenizers.trainers import UnigramTrainer
 
     texts = list(_texts(documents))
-    engine = _untrained(_unigram_model([]))
+    engine = _untrained(_model("Unigram", vocab=[]))
     trainer = UnigramTrainer(
         vocab_size=vocab_size, initial_alphabet=ALPHABET, unk_token=None, show_progress=False
     )
@@ -154,10 +130,10 @@ def _train_unigram(documents: list[bytes], vocab_size: int) -> dict[str, Any]:
     pieces: list[str] = sorted(piece for piece, _ in json.loads(engine.to_str())["model"]["vocab"])
     scores = [-10.0] * len(pieces)
     for _ in range(_ROUNDS):
-        engine = _untrained(_unigram_model(list(zip(pieces, scores, strict=True))))
+        engine = _untrained(_model("Unigram", vocab=list(zip(pieces, scores, strict=True))))
         counts = np.ones(len(pieces), dtype=np.int64)
         for encoding in engine.encode_batch_fast(texts, add_special_tokens=False):
             counts += np.bincount(encoding.ids, minlength=len(pieces))
         log_total = math.log(int(counts.sum()))
         scores = [round(math.log(count) - log_total, 6) for count in counts.tolist()]
-    return _unigram_model(list(zip(pieces, scores, strict=True)))
+    return _model("Unigram", vocab=list(zip(pieces, scores, strict=True)))

@@ -1,14 +1,16 @@
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fakes import TOKENS, VOCAB, fake_model, predictable
+from fakes import TOKENS, VOCAB, FakeTokenizer, fake_model, predictable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.coder.codec import decode_segment, encode_segment, num_streams
 from laconic.coder.container import LZMA, MODEL, RAW, DamageError, Segment
+from laconic.coder.errors import LaconicError
 from laconic.coder.fixedpoint import exp2_table
 from laconic.coder.rangecoder import RangeEncoder, weights_reference
 
@@ -147,3 +149,10 @@ def test_lzma_that_goes_on_or_stops_early():
 
 def test_tokens_cover_the_alphabet():
     assert sorted(TOKENS[:256]) == [bytes([b]) for b in range(256)]
+
+
+def test_a_tokenizer_that_loses_bytes_is_noticed():
+    model = fake_model()
+    model.checkpoint.tokenizer = SimpleNamespace(encode=lambda data: FakeTokenizer().encode(data)[:-1])
+    with pytest.raises(LaconicError, match="does not give its input back"):
+        encode_segment(predictable(5000), model)

@@ -196,3 +196,20 @@ def test_wordpiece_marks_are_not_bytes(by_kind):
     assert len(marked) >= 256
     assert tokenizer_json(document["model"]) == by_kind["wordpiece"].to_json()
     assert by_kind["wordpiece"].decode(by_kind["wordpiece"].encode(b"##")) == b"##"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: document["model"].update(dropout=0.5),
+        lambda document: document.update(truncation={"max_length": 9}),
+        lambda document: document.update(normalizer={"type": "NFC"}),
+        lambda document: document["model"].update(unk_token="x"),
+    ],
+)
+def test_options_that_change_the_ids_are_refused(change):
+    document = json.loads(train_tokenizer([], "bytes", 256).to_json())
+    ByteTokenizer(json.dumps(document))
+    change(document)
+    with pytest.raises(LaconicError, match="not as laconic writes"):
+        ByteTokenizer(json.dumps(document))
