@@ -84,6 +84,8 @@ def _guarded(arguments: list[str]) -> int:
     """Run a command; what a user can meet becomes one line on stderr."""
     from .coder.errors import LaconicError
 
+    if sys.stdout is None:  # closed by the caller: `laconic models >&-`
+        return _fail("standard output is closed")
     try:
         status = _run(arguments)
         sys.stdout.flush()

@@ -91,7 +91,13 @@ def lay_out(split: Split, out: Path) -> None:
     wanted: dict[str, Any] = {"python": platform.python_version(), "root": str(split.root)}
     wanted |= {name: [str(module) for module in modules] for name, modules in parts.items()}
     if marker.is_file():
-        if json.loads(marker.read_text()) != wanted:
+        try:
+            found = json.loads(marker.read_text())
+        except ValueError:
+            raise LaconicError(
+                f"{marker} is damaged: remove {out}, or choose another folder with -o"
+            ) from None
+        if found != wanted:
             raise LaconicError(
                 f"{out} is the quickstart of another Python: choose another folder with -o, or remove it"
             )
@@ -161,8 +167,14 @@ def measure_held_out(split: Split, out: Path) -> None:
         f"{len(alone)} of them, one by one": single.results,
     }
     plot_bits_per_byte(panels, whole.results[0].codec, out / "bits-per-byte.png")
-    curves = {stage: sorted((out / "run" / stage / "csv").glob("version_*/metrics.csv")) for stage in STAGES}
-    plot_loss_curve({stage: files[-1] for stage, files in curves.items() if files}, out / "loss.png")
+    curves = {
+        stage: sorted(
+            (out / "run" / stage / "csv").glob("version_*/metrics.csv"),
+            key=lambda path: int(path.parent.name.removeprefix("version_")),
+        )
+        for stage in STAGES
+    }
+    plot_loss_curve({stage: files for stage, files in curves.items() if files}, out / "loss.png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

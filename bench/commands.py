@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..coder.errors import LaconicError
 from .measure import Sample, measure, read_samples
+from .outputs import check_output, write_output
 from .peers import PEERS, Codec, select_peers
 from .plots import plot_bits_per_byte
 from .report import Report
@@ -38,7 +39,7 @@ def write_json(report: Report, out: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    out.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+    write_output(out, json.dumps(report.as_json(), indent=1).encode() + b"\n")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,12 +58,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help=f"all, none, or some of {','.join(PEERS)} (default: all)",
     )
-    parser.add_argument("--json", metavar="OUT", type=Path, help="write every figure there")
-    parser.add_argument("--plot", metavar="OUT.png", type=Path, help="draw bits per byte by codec there")
+    parser.add_argument(
+        "--json", metavar="OUT", type=Path, help="write every figure there, replacing what is"
+    )
+    parser.add_argument(
+        "--plot", metavar="OUT.png", type=Path, help="draw bits per byte by codec there, likewise"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write what was asked for."""
+    check_output(args.json, args.files)
+    check_output(args.plot, args.files, ".png")
     report = compare(read_samples(args.files), args.model, args.peers)
     print(report.text())
     if args.json:

@@ -13,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..coder.checkpoint import FrozenCheckpoint
+from ..coder.commands.shared import count
 from ..coder.engine import Engine, load_engine
+from ..coder.errors import LaconicError
 from ..coder.fixedpoint import exp2_weights
 from ..coder.registry import find
 from .measure import Sample, read_samples
+from .outputs import check_output, write_output
 
 CHUNK_LOGITS = 1 << 20  # logits held at once
 CHUNK_TOKENS = 512
@@ -183,13 +186,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a name or a folder (default: %(default)s)",
     )
     parser.add_argument("--engine", help="numpy or torch (default: the fastest that is here)")
-    parser.add_argument("-T", "--threads", type=int, help="threads of the engine")
-    parser.add_argument("--json", metavar="OUT", help="write the figures there as well")
+    parser.add_argument("-T", "--threads", type=count, help="threads of the torch engine")
+    parser.add_argument("--json", metavar="OUT", type=Path, help="write the figures there, replacing what is")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate each file."""
+    check_output(args.json, args.files)
     samples = read_samples(args.files)
+    if args.model == "none":
+        raise LaconicError("eval is of a model: name a checkpoint by -m (`laconic models` lists those here)")
     checkpoint = FrozenCheckpoint.load(find(args.model).path)
     engine = load_engine(checkpoint, args.engine, args.threads)
     print(f"checkpoint {checkpoint.id.hex()[:16]}, {checkpoint.size_bytes:,} bytes, engine {engine.name}")
@@ -202,8 +208,9 @@ def run(args: argparse.Namespace) -> int:
     if len(figures) > 1 and size:
         print(f"\ntotal: {size:,} bytes, {bits / size:.4f} bits per byte")
     if args.json:
-        Path(args.json).write_text(
-            json.dumps({"checkpoint": checkpoint.id.hex(), "files": figures}, indent=1) + "\n"
+        write_output(
+            args.json,
+            json.dumps({"checkpoint": checkpoint.id.hex(), "files": figures}, indent=1).encode() + b"\n",
         )
     return 0
 

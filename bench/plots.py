@@ -2,19 +2,28 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..coder.errors import LaconicError
+from .outputs import write_output
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from .measure import CodecResult
 
 OURS, OTHERS, INK = "#c8553d", "#b8c0cc", "#2f3640"
 CURVES = ("#8d99ae", "#c8553d", "#3d7ea6", "#6a994e")
 DPI = 160
+
+
+def _save(figure: "Figure", out: Path) -> None:
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=DPI)
+    write_output(out, picture.getvalue())
 
 
 def plot_bits_per_byte(panels: Mapping[str, Sequence["CodecResult"]], ours: str | None, out: Path) -> None:
@@ -43,22 +52,23 @@ def plot_bits_per_byte(panels: Mapping[str, Sequence["CodecResult"]], ours: str 
         _dress(axes, title)
         axes.tick_params(axis="y", length=0, labelsize=11)
         axes.spines["left"].set_visible(False)
-    figure.savefig(out, dpi=DPI)
+    _save(figure, out)
     pyplot.close(figure)
 
 
-def plot_loss_curve(csv_paths: Mapping[str, Path], out: Path) -> None:
+def plot_loss_curve(csv_paths: Mapping[str, Sequence[Path]], out: Path) -> None:
     """Bits per byte over minutes of training, one colour a run: training thin, validation thick.
 
     Args:
-        csv_paths: label -> metrics.csv of Lightning's CSVLogger, with columns `train/bits_per_byte`,
+        csv_paths: label -> the metrics.csv files of Lightning's CSVLogger, one for each time that the run
+            went on, with columns `train/bits_per_byte`,
             `validation/bits_per_byte` and `elapsed_minutes` (or `step`), empty where nothing was logged.
         out: the PNG to write.
 
     Raises:
         LaconicError: matplotlib is not installed, or a file without such columns.
     """
-    curves = {label: read_loss_curve(path) for label, path in csv_paths.items()}
+    curves = {label: read_loss_curve(paths) for label, paths in csv_paths.items()}
     in_minutes = all(curve["minutes"] for curve in curves.values())
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
@@ -81,12 +91,12 @@ def plot_loss_curve(csv_paths: Mapping[str, Path], out: Path) -> None:
     axes.grid(axis="y", which="both", color="#e6e9ee", lw=0.8)
     _dress(axes, "Code length while training")
     axes.legend(frameon=False, fontsize=9)
-    figure.savefig(out, dpi=DPI)
+    _save(figure, out)
     pyplot.close(figure)
 
 
-def read_loss_curve(path: Path) -> dict[str, Any]:
-    """Points of a metrics.csv.
+def read_loss_curve(paths: Sequence[Path]) -> dict[str, Any]:
+    """Points of metrics.csv files, put end to end.
 
     Returns:
         {"train": [...], "validation": [...], "minutes": whether times are known}; a point is
@@ -95,11 +105,13 @@ def read_loss_curve(path: Path) -> dict[str, Any]:
     Raises:
         LaconicError: a file that is missing or logs no bits per byte.
     """
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise LaconicError(f"{path}: {error.strerror}; give the metrics.csv of a run") from error
+    rows: list[dict[str, str]] = []
+    for path in paths:
+        try:
+            with path.open(newline="") as file:
+                rows += csv.DictReader(file)
+        except OSError as error:
+            raise LaconicError(f"{path}: {error.strerror}; give the metrics.csv of a run") from error
     curve: dict[str, Any] = {"train": [], "validation": [], "minutes": False}
     minutes = 0.0
     for row in rows:
@@ -111,7 +123,9 @@ def read_loss_curve(path: Path) -> dict[str, Any]:
             if value and value != "nan":
                 curve[kind].append((float(row.get("step") or 0), minutes, float(value)))
     if not curve["train"] and not curve["validation"]:
-        raise LaconicError(f"{path} logs no bits per byte: give the metrics.csv of a pretrain or distill run")
+        raise LaconicError(
+            f"{paths[-1]} logs no bits per byte: give the metrics.csv of a pretrain or distill run"
+        )
     return curve
 
 

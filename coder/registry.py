@@ -46,6 +46,11 @@ def read_listing(path: Path) -> Listing | None:
     return Listing(path.name, path, identity, summary) if len(identity) == 32 else None
 
 
+def _is_leftover(path: Path) -> bool:
+    """Whether an interrupted save or export left it."""
+    return path.name.startswith(".") or path.suffix in (".partial", ".old")
+
+
 def available() -> Iterator[Listing]:
     """Every checkpoint in the known folders, those of LACONIC_CHECKPOINTS first, by name."""
     listed = [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
@@ -55,7 +60,7 @@ def available() -> Iterator[Listing]:
         except OSError:
             continue
         for path in candidates:
-            listing = read_listing(path)
+            listing = None if _is_leftover(path) else read_listing(path)
             if listing is not None:
                 yield listing
 

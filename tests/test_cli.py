@@ -74,7 +74,7 @@ def raising(error):
         (
             FileNotFoundError(2, "No such file or directory", "x"),
             1,
-            "laconic: error: x: No such file or directory\n",
+            "laconic: error: x: No such file or directory: check the path\n",
         ),
         (OSError("odd"), 1, "laconic: error: odd\n"),
         (MemoryError(), 1, "laconic: error: out of memory: "),

@@ -28,7 +28,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-T", "--threads", type=count, metavar="N", help="threads of the engine")
+    parser.add_argument("-T", "--threads", type=count, metavar="N", help="threads of the torch engine")
     parser.add_argument(
         "--engine", metavar="E", help="numpy or torch: the bytes are the same (default: fastest)"
     )
@@ -49,10 +49,9 @@ def decoder(args: argparse.Namespace, recovering: bool = False) -> Decoder:
 
 def count(text: str) -> int:
     """An argument that is a whole number above zero."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def size(text: str) -> int:
@@ -70,9 +69,10 @@ def usage_error(message: str) -> int:
 def explain(error: BaseException) -> str:
     """One line for what stopped a command."""
     if isinstance(error, MemoryError):
-        return "out of memory: choose smaller segments by --segment-size, or fewer streams by --streams"
+        return "out of memory: free some, or compress with a smaller --segment-size or fewer --streams"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        remedy = ": check the path" if isinstance(error, FileNotFoundError) else ""
+        return f"{error.filename}: {error.strerror}{remedy}" if error.filename else error.strerror
     return str(error)
 
 
@@ -104,6 +104,8 @@ def opened(name: str, compressed: bool) -> Generator[BinaryIO, None, None]:
         LaconicError: it is a folder, or compressed data is to come from a terminal.
     """
     if name == STANDARD:
+        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+            raise LaconicError("standard input is closed: name a file")
         if compressed and sys.stdin.isatty():
             raise LaconicError("compressed data is not read from a terminal: name a file")
         yield sys.stdin.buffer

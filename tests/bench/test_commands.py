@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from fakes import fake_model, know_only, predictable
@@ -86,3 +87,15 @@ def test_a_report_without_peers_is_whole():
     report = commands.compare([Sample("f", b"abc" * 100)], "none", "none")
     assert isinstance(report, Report)
     assert "break-even" not in report.text()
+
+
+def test_outputs_do_not_replace_what_is_measured(files, tmp_path, capsys):
+    before = Path(files[0]).read_bytes()
+    for arguments in (["--json", files[0]], ["--plot", files[0]], ["--plot", str(tmp_path / "o.xyz")]):
+        assert main(["bench", files[0], "-m", "none", "--peers", "none", *map(str, arguments)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("laconic: error:")
+        assert error.count("\n") == 1
+    assert Path(files[0]).read_bytes() == before
+    assert main(["bench", files[0], "-m", "none", "--json", str(tmp_path / "no" / "o.json")]) == 1
+    assert "folder that exists" in capsys.readouterr().err

@@ -15,7 +15,7 @@ def write(path, text: str):
 
 
 def test_a_loss_curve_is_read_around_its_gaps(tmp_path):
-    curve = read_loss_curve(write(tmp_path / "metrics.csv", RUN))
+    curve = read_loss_curve([write(tmp_path / "metrics.csv", RUN)])
     assert curve["train"] == [(10.0, 0.5, 3.5), (40.0, 2.0, 2.5)]
     assert curve["validation"] == [(20.0, 0.5, 3.25), (40.0, 2.0, 2.75)]
     assert curve["minutes"]
@@ -23,16 +23,16 @@ def test_a_loss_curve_is_read_around_its_gaps(tmp_path):
 
 def test_faults_of_a_loss_curve_are_named(tmp_path):
     with pytest.raises(LaconicError, match="No such file"):
-        read_loss_curve(tmp_path / "none.csv")
+        read_loss_curve([tmp_path / "none.csv"])
     with pytest.raises(LaconicError, match="logs no bits per byte"):
-        read_loss_curve(write(tmp_path / "empty.csv", HEADER))
+        read_loss_curve([write(tmp_path / "empty.csv", HEADER)])
 
 
 def test_pictures_are_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     teacher = write(tmp_path / "teacher.csv", RUN)
     by_steps = write(tmp_path / "student.csv", "step,train/bits_per_byte\n1,4.0\n2,3.0\n")
-    plot_loss_curve({"teacher": teacher, "student": by_steps}, tmp_path / "loss.png")
+    plot_loss_curve({"teacher": [teacher], "student": [by_steps]}, tmp_path / "loss.png")
     results = [
         CodecResult(name, "1", 0.0, None, [Measurement("f", 100, size, 0.1, 0.1)])
         for name, size in (("laconic", 20), ("xz -9e", 40))
