@@ -140,7 +140,8 @@ def _encode_with_model(
 
     engine, vocab, tokens = model.engine, model.engine.vocab_size, model.checkpoint.token_bytes
     ids = np.ascontiguousarray(model.checkpoint.tokenizer.encode(data), dtype=np.int32)
-    if b"".join([tokens[i] for i in ids.tolist()]) != data:
+    numbers: list[int] = ids.tolist()
+    if b"".join([tokens[i] for i in numbers]) != data:
         raise LaconicError(
             "the checkpoint's tokenizer does not give its input back: get a good copy of the "
             "checkpoint, or choose -m none"

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 import yaml
 
-from laconic.cli import COMMANDS
+from laconic.cli import COMMANDS, _take_settings
+from laconic.train.configuration import build_recipe, read_overrides
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -85,17 +86,24 @@ def test_the_tree_names_nothing_else():
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_in_documents_exist_and_parse(document):
-    for block in blocks(document.read_text()):
-        for line in block.splitlines():
-            if not line.startswith("laconic "):
-                continue
-            words = shlex.split(line, comments=True)
-            assert words[1] in COMMANDS, f"there is no command for {line!r}"
-            parser = argparse.ArgumentParser(exit_on_error=False)
-            importlib.import_module(f"laconic.{COMMANDS[words[1]].module}").add_arguments(parser)
-            _, unknown = parser.parse_known_args(words[2:])
-            assert not unknown, f"{line!r}: {unknown} is unknown"
-    for name in re.findall(r"`laconic ([a-z]+)", document.read_text()):
+    text = document.read_text()
+    lines = [line for block in blocks(text) for line in block.splitlines() if line.startswith("laconic ")]
+    lines += [line for line in re.findall(r"`(laconic [^`\n]*)`", text) if " " in line.partition(" ")[2]]
+    for line in lines:
+        name, *words = shlex.split(line.replace("...", ""), comments=True)[1:]
+        assert name in COMMANDS, f"there is no command for {line!r}"
+        module = importlib.import_module(f"laconic.{COMMANDS[name].module}")
+        settings = []
+        if getattr(module, "TAKES_SETTINGS", False):
+            words, settings = _take_settings(words)
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        module.add_arguments(parser)
+        try:
+            parser.parse_args(words)
+        except SystemExit:
+            pytest.fail(f"{line!r} does not parse")
+        build_recipe(read_overrides(settings))
+    for name in re.findall(r"`laconic ([a-z]+)", text):
         assert name in COMMANDS
 
 
