@@ -53,8 +53,10 @@ EXTRAS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    # Threads that spin while they wait make two busy processes on two cores ten times slower than one.
+    # Threads that spin while they wait make two busy processes on two cores ten times slower than one, and
+    # NumPy's own are never worth it for the small products of a decoder.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
     previous = [(number, signal.signal(number, _stop)) for number in _stopping_signals()]
     try:

@@ -65,7 +65,9 @@ def test_engines_threads_streams_and_instruction_sets_agree(tmp_path):
         text.write_bytes(source)
         arguments = [engine, str(threads), streams, str(text), str(foreign)]
         subprocess.run(
-            [sys.executable, "-c", CODE, *arguments], env={**os.environ, **environment}, check=True
+            [sys.executable, "-c", CODE, *arguments],
+            env={**os.environ, **environment, "OPENBLAS_NUM_THREADS": str(threads)},
+            check=True,
         )
         names = [f"{number}.txt.{count}.lac" for count in streams.split(",")]
         written = b"".join((tmp_path / name).read_bytes() for name in names)
