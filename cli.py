@@ -87,7 +87,7 @@ def _guarded(arguments: list[str]) -> int:
     from .coder.errors import LaconicError
 
     if sys.stdout is None:  # closed by the caller: `laconic models >&-`
-        return _fail("standard output is closed")
+        return _fail("standard output is closed: send it to a file, or to /dev/null")
     try:
         status = _run(arguments)
         sys.stdout.flush()

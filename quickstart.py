@@ -167,14 +167,14 @@ def measure_held_out(split: Split, out: Path) -> None:
         f"{len(alone)} of them, one by one": single.results,
     }
     plot_bits_per_byte(panels, whole.results[0].codec, out / "bits-per-byte.png")
-    curves = {
-        stage: sorted(
-            (out / "run" / stage / "csv").glob("version_*/metrics.csv"),
-            key=lambda path: int(path.parent.name.removeprefix("version_")),
-        )
-        for stage in STAGES
-    }
+    curves = {stage: loss_files(out / "run" / stage) for stage in STAGES}
     plot_loss_curve({stage: files for stage, files in curves.items() if files}, out / "loss.png")
+
+
+def loss_files(stage: Path) -> list[Path]:
+    """The metrics.csv of each time that a stage went on, in that order: version_2 before version_10."""
+    files = (stage / "csv").glob("version_*/metrics.csv")
+    return sorted(files, key=lambda path: int(path.parent.name.removeprefix("version_")))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..coder.errors import LaconicError
 from .measure import Sample, measure, read_samples
-from .outputs import check_output, write_output
+from .outputs import check_outputs, write_output
 from .peers import PEERS, Codec, select_peers
 from .plots import plot_bits_per_byte
 from .report import Report
@@ -68,8 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write what was asked for."""
-    check_output(args.json, args.files)
-    check_output(args.plot, args.files, ".png")
+    check_outputs(args.json, args.plot, args.files)
     report = compare(read_samples(args.files), args.model, args.peers)
     print(report.text())
     if args.json:

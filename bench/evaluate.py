@@ -1,6 +1,6 @@
 """`laconic eval`: the code length of files under a checkpoint, without coding, and where the bits go.
 
-The integers are those that the coder uses; only their logarithms are taken in float64, for the report.
+The weights are those that the coder uses; only their logarithms are taken in float64, for the report.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.commands.shared import count
 from ..coder.engine import Engine, load_engine
 from ..coder.errors import LaconicError
-from ..coder.fixedpoint import exp2_weights
+from ..coder.fixedpoint import exp2_table
 from ..coder.registry import find
 from .measure import Sample, read_samples
 from .outputs import check_output, write_output
@@ -57,14 +57,17 @@ def code_length(checkpoint: FrozenCheckpoint, engine: Engine, data: bytes) -> Co
 
     A compressed file is a little longer: its streams start anew, and it has a container.
     """
+    from ..coder.kernels import code_lengths
+
     ids = checkpoint.tokenizer.encode(data)
     fed = np.concatenate(([engine.vocab_size], ids[:-1])).astype(np.int32)  # the begin token comes first
     chunk = max(1, min(CHUNK_TOKENS, CHUNK_LOGITS // engine.vocab_size))
-    state = engine.start(1)
+    state, table = engine.start(1), exp2_table()
     bits = np.zeros(len(ids))
     for start in range(0, len(ids), chunk):
         logits = engine.advance(state, fed[None, start : start + chunk])[0]
-        bits[start : start + chunk] = token_code_bits(logits, ids[start : start + chunk])
+        targets = np.ascontiguousarray(ids[start : start + chunk], dtype=np.int32)
+        bits[start : start + chunk] = code_lengths(np.ascontiguousarray(logits), targets, table)
     lengths = np.array([len(token) for token in checkpoint.token_bytes], dtype=np.int64)[ids]
     return CodeLength(len(data), ids, np.cumsum(lengths) - lengths, bits)
 
@@ -72,24 +75,6 @@ def code_length(checkpoint: FrozenCheckpoint, engine: Engine, data: bytes) -> Co
 def code_length_bits(checkpoint: FrozenCheckpoint, engine: Engine, data: bytes) -> float:
     """The code length of `data` in bits, as one stream."""
     return code_length(checkpoint, engine, data).bits
-
-
-def token_code_bits(
-    logits_TV: npt.NDArray[np.int32], ids_T: npt.NDArray[np.int32]
-) -> npt.NDArray[np.float64]:
-    """log2(total / weight) of each token, with the coder's integer weights.
-
-    Args:
-        logits_TV: int32 [T, V], units of 2^-10 bits.
-        ids_T: int32 [T], what came.
-
-    Returns:
-        float64 [T], bits.
-    """
-    logits = logits_TV.astype(np.int64)
-    weights = np.maximum(1, exp2_weights(logits.max(axis=-1, keepdims=True) - logits))
-    coded = np.take_along_axis(weights, ids_T[:, None].astype(np.int64), axis=-1)[:, 0]
-    return np.log2(weights.sum(axis=-1)) - np.log2(coded)
 
 
 def byte_class(first: int) -> str:

@@ -52,7 +52,8 @@ class CodecResult:
     """One codec on all files.
 
     Attributes:
-        ready_seconds: first use, on a file's first bytes: imports, loading of the checkpoint, compilation.
+        ready_seconds: first use, on a file's first bytes: imports, loading of the checkpoint, but
+            not what `Codec.prepare` does.
         peak_bytes: growth of resident memory from before the first use to its peak, or None where the
             system does not tell. Memory that an earlier codec gave back to the process is not seen.
     """
@@ -125,6 +126,8 @@ def measure(codec: Codec, samples: Sequence[Sample]) -> CodecResult:
         LaconicError: bytes that came back different, with the first place that differs.
     """
     before = _restart_peak()
+    if codec.prepare:
+        codec.prepare()
     warm_up = next((sample.data[:WARM_UP_BYTES] for sample in samples if sample.data), b"")
     ready_seconds, _ = _timed(lambda: codec.decompress(codec.compress(warm_up)))
     measurements = [_measure_one(codec, sample) for sample in samples]

@@ -1,11 +1,26 @@
 """Files of figures and pictures: checked before the work, whole or not there after it."""
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..coder.errors import LaconicError
 from ..coder.files import PendingFile
+
+
+def check_outputs(figures: Path | None, picture: Path | None, inputs: Sequence[str | Path]) -> None:
+    """Refuse what `check_output` does, two outputs in one file, and a picture that nothing can draw.
+
+    Raises:
+        LaconicError: as said.
+    """
+    check_output(figures, inputs)
+    check_output(picture, inputs, ".png")
+    if figures and picture and figures.resolve() == picture.resolve():
+        raise LaconicError(f"{picture} cannot hold figures and picture: name two files")
+    if picture and importlib.util.find_spec("matplotlib") is None:
+        raise LaconicError("pictures need matplotlib: pip install 'laconic[bench]'")
 
 
 def check_output(path: Path | None, inputs: Sequence[str | Path], suffix: str | None = None) -> None:

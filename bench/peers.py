@@ -27,6 +27,7 @@ class Codec:
         decompress: the inverse.
         methods: what the bytes of a file were coded by: a blob -> {name: bytes of the original}; None where
             a codec has one method.
+        prepare: what happens once on a machine, such as compilation, and belongs to no timing.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Codec:
     compress: Callable[[bytes], bytes]
     decompress: Callable[[bytes], bytes]
     methods: Callable[[bytes], dict[str, int]] | None = None
+    prepare: Callable[[], None] | None = None
 
 
 def gzip_codec() -> Codec:

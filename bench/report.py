@@ -63,7 +63,8 @@ class Report:
         """How it was measured, what the checkpoint weighs and has seen, and from where on it pays."""
         lines = [
             "Every round trip was compared and is equal. Each codec ran once, in this process, one after the",
-            "other; 'ready' is its first use (imports, checkpoint, compilation), '+MB' the growth of memory.",
+            "other; 'ready' is its first use (checkpoint, engine), compilation was done before and is in no",
+            "timing; '+MB' is the growth of memory.",
             *self.left_out,
             *self._method_lines(),
         ]

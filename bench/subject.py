@@ -5,6 +5,8 @@ from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Optional
 
+import numpy as np
+
 from .. import __version__
 from ..coder.access import read_header, read_layout
 from ..coder.container import METHOD_NAMES
@@ -34,8 +36,22 @@ def laconic_codec(model: str) -> tuple[Codec, Optional["FrozenCheckpoint"]]:
         lambda data: compress(data, opened()),
         lambda blob: decompress(blob, opened()),
         bytes_by_method,
+        None if checkpoint is None else compile_kernels,
     )
     return codec, checkpoint
+
+
+def compile_kernels() -> None:
+    """Have numba compile each kernel, or load it from its cache: the first use may not call them all."""
+    from ..coder import kernels
+    from ..coder.fixedpoint import exp2_table
+
+    logits, targets, table = np.zeros((1, 1, 2), np.int32), np.zeros((1, 1), np.int32), exp2_table()
+    state, out = kernels.encoder_state(), np.zeros(64, np.uint8)
+    kernels.encode_tokens(logits, targets, np.ones(1, np.int32), table, state, out)
+    coded = np.frombuffer(out[: kernels.finish_encoding(state, out)].tobytes(), np.uint8)
+    kernels.decode_tokens(logits[0], table, coded, kernels.decoder_state(coded), targets[0])
+    kernels.code_lengths(logits[0], targets[0], table)
 
 
 def bytes_by_method(blob: bytes) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import BinaryIO, NamedTuple
@@ -131,15 +132,15 @@ def _at(file: BinaryIO, offset: int) -> Source:
     return Source(file, offset)
 
 
-def read_stored(file: BinaryIO, prologue: Prologue, entry: Entry, shift: int = 0) -> Stored:
-    """A segment, verified against its own check and the index; `shift` bytes from where it was written."""
-    source = _at(file, entry.offset + shift)
+def read_stored(file: BinaryIO, prologue: Prologue, entry: Entry) -> Stored:
+    """A segment, verified against its own check and the index."""
+    source = _at(file, entry.offset)
     if prologue.single:
         return read_single(source, prologue)
     if source.exactly(len(SEGMENT_MARK)) != SEGMENT_MARK:
         raise damaged(f"no segment begins at byte {entry.offset}")
     stored, checks = read_marked(source, prologue.checkpoint, entry.offset)
-    found = (source.position - entry.offset - shift, stored.position, checks)
+    found = (source.position - entry.offset, stored.position, checks)
     if found != (entry.size, entry.position, entry.checks):
         raise damaged(f"the segment at byte {entry.offset} is not the one in the index")
     return stored
@@ -178,15 +179,15 @@ class Piece(NamedTuple):
 def recover(file: BinaryIO, decode: Decode) -> Iterator[Piece]:
     """Every sound segment of a seekable file, in order, and the ranges that are lost between and after them.
 
-    With a sound index its segments are tried where they were written, and shifted by as many bytes as are
-    missing or too many. Without it they are found by their markers and say where they belong, and the last
-    piece is lost with an unknown end, for nothing says how long the original was.
+    With a sound index that fits the file its segments are tried. Otherwise they are found by their markers
+    and say where they belong; without an index the last piece is lost with an unknown end, for nothing says
+    how long the original was.
 
     Raises:
         LaconicError: there is no sound segment at all, or a checkpoint that is needed is not here.
     """
     found, total = _what_is_left(file)
-    expected = 0
+    expected, anything = 0, False
     for stored in found:
         try:
             data = restore(stored, decode)
@@ -195,8 +196,9 @@ def recover(file: BinaryIO, decode: Decode) -> Iterator[Piece]:
         if stored.position > expected:
             yield Piece(expected, stored.position, None)
         expected = stored.position + len(data)
+        anything = True
         yield Piece(stored.position, expected, data)
-    if expected == 0 and total != 0:
+    if not anything:
         raise LaconicError(
             "nothing of this file can be restored: get it again, or name its own checkpoint by -m"
         )
@@ -212,7 +214,7 @@ def _what_is_left(file: BinaryIO) -> tuple[Iterator[Stored], int | None]:
         prologue = read_prologue(source)
         if prologue.single:
             layout = read_layout(file)
-            return _indexed(file, prologue, layout.entries, 0), layout.original_length
+            return _indexed(file, layout), layout.original_length
     except LaconicError:
         prologue = Prologue(False, UNKNOWN)
     try:
@@ -224,20 +226,18 @@ def _what_is_left(file: BinaryIO) -> tuple[Iterator[Stored], int | None]:
     except LaconicError:
         shifts = [0, *(index.start - index.span - begin for begin in _PROLOGUE_SIZES)]
         return _scanned(file, prologue.checkpoint, shifts), None
-    entries = index.placed(source.position)
-    shift = index.start - index.span - source.position
-    return _indexed(file, prologue, entries, shift), sum(entry.original_length for entry in entries)
+    begin, total = source.position, sum(entry.original_length for entry in index.entries)
+    shift = index.start - index.span - begin
+    if shift:  # bytes are missing or too many; or it is another file's index, at the end of what is left
+        return _scanned(file, prologue.checkpoint, [0, shift]), total
+    return _indexed(file, Layout(prologue, index.placed(begin), total, size)), total
 
 
-def _indexed(file: BinaryIO, prologue: Prologue, entries: list[Entry], shift: int) -> Iterator[Stored]:
-    """The segments of an index that are sound where they were written, or shifted."""
-    for entry in entries:
-        for moved in sorted({0, shift}):
-            try:
-                yield read_stored(file, prologue, entry, moved)
-                break
-            except (DamageError, ValueError):  # a shift may lead to before the file's first byte
-                continue
+def _indexed(file: BinaryIO, layout: Layout) -> Iterator[Stored]:
+    """The segments of a layout that are sound."""
+    for entry in layout.entries:
+        with suppress(DamageError):
+            yield read_stored(file, layout.prologue, entry)
 
 
 def _scanned(file: BinaryIO, checkpoint: bytes | None, shifts: list[int]) -> Iterator[Stored]:

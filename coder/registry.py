@@ -124,16 +124,14 @@ class Decoder:
         extra: "str | os.PathLike[str] | Model | None" = None,
         engine: str | None = None,
         threads: int | None = None,
-        recovering: bool = False,
     ) -> None:
         """
         Args:
-            extra: a checkpoint (path, name, id, or opened) beside those in the known folders.
-            recovering: a file's head may be wrong, so `extra` is taken where nothing matches.
+            extra: a checkpoint (path, name, id, or opened) beside those in the known folders; a path, name
+                or id is also what decodes a damaged file that does not tell its checkpoint any more.
         """
         self.engine = engine
         self.threads = threads
-        self.recovering = recovering
         self.models: dict[bytes | None, Model] = {}
         self.extra: Listing | None = None
         if isinstance(extra, str | os.PathLike):
@@ -155,16 +153,24 @@ class Decoder:
 
     def _model(self, prefix: bytes | None) -> "Model":
         if prefix not in self.models:
-            self.models[prefix] = open_model(self._find(prefix), self.engine, self.threads)
+            self.models[prefix] = self._open(prefix)
         return self.models[prefix]
 
-    def _find(self, prefix: bytes | None) -> Listing:
-        for listing in [*([] if self.extra is None else [self.extra]), *available()]:
-            if prefix and listing.id[:PREFIX] == prefix:
-                return listing
-        if self.recovering and self.extra is not None:
-            return self.extra
-        if prefix is None or prefix == UNKNOWN:
+    def _open(self, prefix: bytes | None) -> "Model":
+        """The first sound checkpoint of that id: a damaged copy does not hide a good one."""
+        known = [*([] if self.extra is None else [self.extra]), *available()]
+        matching = [listing for listing in known if prefix and listing.id[:PREFIX] == prefix]
+        if prefix == UNKNOWN and self.extra is not None:
+            matching = [self.extra]
+        failure: LaconicError | None = None
+        for listing in matching:
+            try:
+                return open_model(listing, self.engine, self.threads)
+            except LaconicError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        if not prefix:
             raise LaconicError("the file needs a checkpoint and does not name it: name it by -m PATH")
         raise LaconicError(
             f"the file was made with checkpoint {prefix.hex()}, which is not here: name its folder by "

@@ -195,9 +195,8 @@ def _files(source: str, seen: set[str], left_out: Path | None) -> Iterator[Sourc
                 seen.add(real)
                 yield _inspect(path)
     if not found:
-        raise LaconicError(
-            f"{source!r} holds no files (hidden ones are skipped): put text there or name another"
-        )
+        skipped = "hidden ones are" if left_out is None else "hidden ones and the output folder are"
+        raise LaconicError(f"{source!r} holds no files ({skipped} skipped): put text there or name another")
 
 
 def _walk(folder: str) -> Iterator[str]:

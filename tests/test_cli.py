@@ -1,3 +1,5 @@
+import os
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -50,6 +52,35 @@ def test_python_dash_m():
         [sys.executable, "-m", "laconic", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"laconic {version('laconic')}\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes descriptors by the shell")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("decompress <&-", "(stdin): standard input is closed: name a file"),
+        ("models >&-", "standard output is closed: send it to a file, or to /dev/null"),
+    ],
+)
+def test_closed_standard_streams(words, message):
+    command = f"{shlex.quote(sys.executable)} -m laconic {words}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"laconic: error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compress", "-T", "0", "a"], "'0' is not a whole number above 0"),
+        (["compress", "--streams", "x", "a"], "'x' is not a whole number above 0"),
+        (["cat", "--range", "4:3", "a"], "'4:3' ends before it begins"),
+        (["cat", "--range", "4", "a"], "'4' is not A:B"),
+    ],
+)
+def test_wrong_values_are_told_what_is_allowed(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err
 
 
 def raising(error):

@@ -25,9 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def byte_range(text: str) -> tuple[int, int]:
     """An argument A:B."""
     first, colon, last = text.partition(":")
-    begin, end = int(first or 0), int(last) if last else MAX_POSITION
-    if not colon or begin < 0 or end < begin:
-        raise ValueError
+    if not colon or not all(part == "" or part.isdecimal() for part in (first, last)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not A:B, two whole numbers, either left out or not")
+    begin, end = int(first or 0), int(last or MAX_POSITION)
+    if end < begin:
+        raise argparse.ArgumentTypeError(f"{text!r} ends before it begins: give the smaller number first")
     return begin, end
 
 

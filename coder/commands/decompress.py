@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         return shared.usage_error(
             "-o names one output for several files: leave it out, or use -c to join them"
         )
-    decode = shared.decoder(args, recovering=args.recover)
+    decode = shared.decoder(args)
 
     def one(name: str) -> int:
         with shared.opened(name, compressed=True) as source:

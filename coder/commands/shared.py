@@ -41,10 +41,10 @@ def add_decoder(parser: argparse.ArgumentParser) -> None:
     add_engine(parser)
 
 
-def decoder(args: argparse.Namespace, recovering: bool = False) -> Decoder:
+def decoder(args: argparse.Namespace) -> Decoder:
     """As -m, --engine and -T say."""
     model = None if args.model in (None, "none") else find(args.model).path
-    return Decoder(model, args.engine, args.threads, recovering)
+    return Decoder(model, args.engine, args.threads)
 
 
 def count(text: str) -> int:

@@ -99,3 +99,41 @@ def test_outputs_do_not_replace_what_is_measured(files, tmp_path, capsys):
     assert Path(files[0]).read_bytes() == before
     assert main(["bench", files[0], "-m", "none", "--json", str(tmp_path / "no" / "o.json")]) == 1
     assert "folder that exists" in capsys.readouterr().err
+    both = str(tmp_path / "o.png")
+    assert main(["bench", files[0], "-m", "none", "--json", both, "--plot", both]) == 1
+    assert "name two files" in capsys.readouterr().err
+    assert main(["eval", files[0], "--json", files[0]]) == 1
+    assert "is one of the files to measure" in capsys.readouterr().err
+    assert Path(files[0]).read_bytes() == before
+
+
+def test_outputs_are_checked_before_anything_is_measured(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "compare", lambda *arguments: pytest.fail("it was measured"))
+    assert main(["bench", files[0], "--plot", str(tmp_path / "o.xyz")]) == 1
+    assert "must end in .png" in capsys.readouterr().err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["bench", files[0], "--plot", str(tmp_path / "o.png")]) == 1
+    assert "pictures need matplotlib" in capsys.readouterr().err
+
+
+def test_an_earlier_output_is_replaced_whole(files, tmp_path, monkeypatch):
+    figures = tmp_path / "figures.json"
+    figures.write_text("earlier")
+    command = ["bench", files[0], "-m", "none", "--peers", "none", "--json", str(figures)]
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", lambda *names: (_ for _ in ()).throw(OSError("interrupted")))
+        assert main(command) == 1
+    assert figures.read_text() == "earlier"
+    assert main(command) == 0
+    assert json.loads(figures.read_text())["codecs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "figures.json", "words"]
+
+
+def test_faults_of_eval(files, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["eval", files[0], "-T", "0"])
+    assert "'0' is not a whole number above 0" in capsys.readouterr().err
+    assert main(["eval", files[0], "-m", "none"]) == 1
+    error = capsys.readouterr().err
+    assert "eval is of a model" in error
+    assert error.count("\n") == 1

@@ -18,13 +18,14 @@ from laconic.bench.evaluate import (
     costliest_places,
     costliest_tokens,
     describe,
-    token_code_bits,
 )
 from laconic.bench.measure import Sample
 from laconic.coder.codec import encode_segment
 from laconic.coder.container import MODEL
 from laconic.coder.fixedpoint import exp2_table
+from laconic.coder.kernels import code_lengths
 
+TABLE = exp2_table()
 VOCABULARY = [bytes([value]) for value in range(256)]
 TEXT = b"def f(x):\n    return x + 41\n\xc3\xa9\0" * 20
 
@@ -92,10 +93,10 @@ def test_nothing_costs_nothing():
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=40), st.data())
 def test_bits_are_those_of_exact_arithmetic(logits, data):
     token = data.draw(st.integers(0, len(logits) - 1))
-    table, highest = exp2_table().tolist(), max(logits)
+    table, highest = TABLE.tolist(), max(logits)
     weights = [max(1, table[(highest - z) & 1023] >> min((highest - z) >> 10, 31)) for z in logits]
     exact = Fraction(sum(weights), weights[token])
-    bits = token_code_bits(np.array([logits], dtype=np.int32), np.array([token], dtype=np.int32))[0]
+    bits = code_lengths(np.array([logits], dtype=np.int32), np.array([token], dtype=np.int32), TABLE)[0]
     assert bits == pytest.approx(math.log2(exact), abs=1e-9)
     assert bits >= 0
 

@@ -1,11 +1,17 @@
 import json
+import subprocess
 import sys
+import time
 import zlib
 
 import pytest
+from fakes import fake_model, predictable
 
 from laconic.bench.measure import WARM_UP_BYTES, CodecResult, Measurement, Sample, measure, read_samples
 from laconic.bench.peers import Codec
+from laconic.bench.subject import compile_kernels
+from laconic.coder import kernels
+from laconic.coder.codec import decode_segment, encode_segment
 from laconic.coder.errors import LaconicError
 
 ZLIB = Codec("zlib", "zlib 1", zlib.compress, zlib.decompress)
@@ -46,6 +52,37 @@ def test_the_first_use_is_outside_the_timing():
     data = bytes(range(256)) * 64
     measure(Codec("copy", "1", compress, bytes), [SAMPLES[1], Sample("f", data)])
     assert seen == [data[:WARM_UP_BYTES], b"", data]
+
+
+def test_what_is_prepared_is_outside_the_timing():
+    begun = []
+
+    def compress(data: bytes) -> bytes:
+        assert begun
+        return data
+
+    codec = Codec("slow", "1", compress, bytes, prepare=lambda: begun.append(time.sleep(0.2)))
+    assert measure(codec, SAMPLES).ready_seconds < 0.2
+    assert len(begun) == 1
+
+
+def test_every_kernel_is_compiled_before_the_timing():
+    code = (
+        "from laconic.bench.subject import compile_kernels; from laconic.coder import kernels; "
+        "compile_kernels(); entries = ('encode_tokens', 'finish_encoding', 'decode_tokens', 'code_lengths'); "
+        "print([len(getattr(kernels, name).signatures) for name in entries])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[1, 1, 1, 1]\n"
+
+
+def test_the_coder_asks_for_no_other_compilation():
+    compile_kernels()
+    entries = (kernels.encode_tokens, kernels.finish_encoding, kernels.decode_tokens, kernels.code_lengths)
+    before = [len(kernel.signatures) for kernel in entries]
+    model, data = fake_model(), predictable(30_000)
+    assert decode_segment(encode_segment(data, model), model) == data
+    assert [len(kernel.signatures) for kernel in entries] == before
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,12 @@ def test_a_loss_curve_is_read_around_its_gaps(tmp_path):
     assert curve["minutes"]
 
 
+def test_the_parts_of_a_run_that_went_on_are_one_curve(tmp_path):
+    later = HEADER + "2.5,,50,,2.25,\n"
+    paths = [write(tmp_path / "first.csv", RUN), write(tmp_path / "later.csv", later)]
+    assert read_loss_curve(paths)["train"] == [(10.0, 0.5, 3.5), (40.0, 2.0, 2.5), (50.0, 2.5, 2.25)]
+
+
 def test_faults_of_a_loss_curve_are_named(tmp_path):
     with pytest.raises(LaconicError, match="No such file"):
         read_loss_curve([tmp_path / "none.csv"])

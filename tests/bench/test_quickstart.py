@@ -6,7 +6,7 @@ import pytest
 from laconic import quickstart
 from laconic.cli import main
 from laconic.coder.errors import LaconicError
-from laconic.quickstart import Split, lay_out, split_library
+from laconic.quickstart import Split, lay_out, loss_files, split_library
 
 
 @pytest.fixture
@@ -67,6 +67,19 @@ def test_the_layout_is_made_once_and_belongs_to_one_library(library, tmp_path):
     lay_out(split, out)
     with pytest.raises(LaconicError, match="another Python"):
         lay_out(Split(library, split.training[1:], split.held_out), out)
+    for damage in (b'{"python": ', b"\xff"):
+        (out / "split.json").write_bytes(damage)
+        with pytest.raises(
+            LaconicError, match=r"split\.json is damaged: remove .*, or choose another folder"
+        ):
+            lay_out(split, out)
+
+
+def test_logs_are_read_in_the_order_of_time(tmp_path):
+    for number in (10, 0, 2):
+        (tmp_path / "csv" / f"version_{number}").mkdir(parents=True)
+        (tmp_path / "csv" / f"version_{number}" / "metrics.csv").write_text("step\n")
+    assert [path.parent.name for path in loss_files(tmp_path)] == ["version_0", "version_2", "version_10"]
 
 
 def test_a_folder_with_something_else_is_left_alone(library, tmp_path):

@@ -70,6 +70,15 @@ def test_chunks_do_not_change_the_payload(model, monkeypatch):
     assert encode_segment(data, model, 3) == whole
 
 
+def test_chunks_are_short_enough_for_attention(model, monkeypatch):
+    advance, steps = model.engine.advance, []
+    monkeypatch.setattr(
+        model.engine, "advance", lambda state, ids: steps.append(ids.shape[1]) or advance(state, ids)
+    )
+    encode_segment(predictable(9000), model, 1)
+    assert max(steps) <= 128
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.binary(min_size=1, max_size=400), st.integers(1, 70), st.booleans())
 def test_any_bytes(data, streams, with_model):

@@ -284,17 +284,22 @@ def test_recovery_where_bytes_are_missing_or_too_many(many, decode):
     assert saved(many[: second.offset + 6] + b"???" + many[second.offset + 6 :], decode) == expected
 
 
+def raw_file(data, size):
+    """A file of raw segments of `size` bytes."""
+    target = io.BytesIO()
+    writer = Writer(target, None)
+    for begin in range(0, len(data), size):
+        piece = data[begin : begin + size]
+        writer.add(Segment(RAW, len(piece), piece), piece)
+    writer.finish()
+    return target.getvalue()
+
+
 def test_recovery_takes_no_segment_of_a_file_within_the_file(decode):
     rng = random.Random(3)
-    inner, outer = io.BytesIO(), io.BytesIO()
-    for target, data, size in ((inner, rng.randbytes(40_000), 500), (outer, None, 30_000)):
-        if data is None:
-            data = rng.randbytes(2000) + inner.getvalue() + rng.randbytes(9000)
-        writer = Writer(target, None)
-        for begin in range(0, len(data), size):
-            piece = data[begin : begin + size]
-            writer.add(Segment(0, len(piece), piece), piece)
-        writer.finish()
+    inner = raw_file(rng.randbytes(40_000), 500)
+    data = rng.randbytes(2000) + inner + rng.randbytes(9000)
+    outer = io.BytesIO(raw_file(data, 30_000))
     layout = access.read_layout(io.BytesIO(outer.getvalue()))
     assert layout.original_length == len(data)
     for at in (layout.entries[0].offset + 40, 2, len(outer.getvalue()) - 6):
@@ -306,9 +311,44 @@ def test_recovery_takes_no_segment_of_a_file_within_the_file(decode):
         assert all(piece.data == data[piece.begin : piece.end] for piece in sound)
 
 
+def test_recovery_takes_no_index_of_a_file_within_the_file(decode):
+    rng = random.Random(4)
+    data = rng.randbytes(2000) + raw_file(rng.randbytes(5000), 500)
+    blob = raw_file(data, 4000)
+    last = access.read_layout(io.BytesIO(blob)).entries[-1]
+    without_index = blob[: last.offset + last.size]  # ends with the inner file's index, which is sound
+    pieces = list(access.recover(io.BytesIO(without_index), decode))
+    assert b"".join(piece.data for piece in pieces if piece.data is not None) == data
+
+
+def test_an_index_that_goes_on(many, decode):
+    begin = many.rindex(container.INDEX_MARK)
+    index = many[begin:-12] + b"junk"
+    digest = container.index_digest(container.read_prologue(Source(io.BytesIO(many))), index)
+    blob = many[:begin] + index + digest + (len(index) + 8).to_bytes(4, "little")
+    for check_it in (read, lambda blob, decode: list(access.read_range(io.BytesIO(blob), 0, 9, decode))):
+        with pytest.raises(DamageError, match="index"):
+            check_it(blob, decode)
+
+
+def test_no_model_where_no_checkpoint_is_named(model, decode):
+    target = io.BytesIO()
+    writer = Writer(target, None)
+    for data in ORIGINALS:
+        writer.add(encode_segment(data, model, 2), data)
+    writer.finish()
+    blob = target.getvalue()
+    with pytest.raises(DamageError, match="contradict"):
+        read(blob, decode)
+    with pytest.raises(DamageError, match="contradict"):
+        list(access.read_range(io.BytesIO(blob), 0, 9, decode))
+
+
 def test_nothing_to_recover(single, decode):
     assert next(access.recover(io.BytesIO(single), decode)).data == predictable(400)
-    for blob in (single[:-1], b"", b"no lac file", single[1:]):
+    assert list(access.recover(io.BytesIO(write([], None)), decode)) == [(0, 0, b"")]
+    said_to_be_empty = write([b"abc"], None).replace(b"\x03abc", b"\x00abc")
+    for blob in (single[:-1], b"", b"no lac file", single[1:], said_to_be_empty):
         with pytest.raises(LaconicError, match="nothing"):
             list(access.recover(io.BytesIO(blob), decode))
 

@@ -6,6 +6,7 @@ from fakes import FakeCheckpoint, FakeEngine, predictable
 
 from laconic.coder import registry
 from laconic.coder.codec import Model, encode_segment
+from laconic.coder.container import UNKNOWN
 from laconic.coder.errors import LaconicError
 from laconic.coder.registry import Decoder, available, find, read_listing
 
@@ -110,7 +111,36 @@ def test_decoding_finds_the_checkpoint_that_a_file_names(folders, monkeypatch):
     assert Decoder(right)(segment, prefix) == data
     with pytest.raises(LaconicError, match="which is not here"):
         Decoder(right)(segment, wrong.id[:8])
-    assert Decoder(folders / "outside", recovering=True)(segment, wrong.id[:8]) == data
+    outside = Decoder(folders / "outside")
+    assert outside(segment, UNKNOWN) == data
+    with pytest.raises(LaconicError, match="which is not here"):
+        outside(segment, wrong.id[:8])
+
+
+def test_a_damaged_copy_does_not_hide_a_good_one(folders, monkeypatch):
+    right = Model(FakeCheckpoint("right"), FakeEngine())
+    for place in ("first", "second"):
+        add(folders / place, "copy", right.checkpoint.id.hex())
+
+    def open_model(listing, engine=None, threads=None):
+        if listing.path.parent.name in damaged:
+            raise LaconicError(f"{listing.path} is damaged")
+        return right
+
+    monkeypatch.setattr(registry, "open_model", open_model)
+    data, prefix = predictable(600), right.checkpoint.id[:8]
+    segment = encode_segment(data, right)
+    damaged = ["first"]
+    assert Decoder()(segment, prefix) == data
+    damaged.append("second")
+    with pytest.raises(LaconicError, match="first/copy is damaged"):
+        Decoder()(segment, prefix)
+
+
+def test_leftovers_of_interrupted_saves_are_not_listed(folders):
+    for name in (".hidden", "one.old", "one.partial"):
+        add(folders / "first", name, "55" * 32)
+    assert [listing.name for listing in available()] == ["one", "two", "three"]
 
 
 def test_raw_and_lzma_need_no_checkpoint(folders):

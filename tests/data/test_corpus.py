@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from laconic.coder.errors import LaconicError
 from laconic.data.corpus import Corpus, cut
+from laconic.data.sources import resolve
 
 LINES = b"".join(b"line %d of a text that is long enough, \xff\x00\r\n" % i for i in range(1200))
 
@@ -115,6 +116,22 @@ def test_a_file_that_vanishes_is_refused(folder):
     (folder / "a.bin").unlink()
     with pytest.raises(LaconicError, match=r"cannot read .*a\.bin"):
         list(corpus)
+
+
+def test_the_output_folder_is_no_corpus(folder, monkeypatch):
+    out = folder / "runs" / "mine"
+    (out / "shards").mkdir(parents=True)
+    (out / "shards" / "train.txt").write_bytes(LINES)
+    (folder / "runs" / "mine2.txt").write_bytes(LINES)
+    expected = ["a.bin", "empty", "two.txt", "rows.jsonl", "mine2.txt"]
+    assert _names(Corpus([str(folder)], exclude=out)) == expected
+    monkeypatch.chdir(folder)
+    assert _names(Corpus(["."], exclude=Path("runs/mine"))) == expected
+    assert _names(Corpus(["**/*.txt"], exclude=Path("runs/mine"))) == ["two.txt", "mine2.txt"]
+    (part,) = resolve(["datasets:text:runs/**/*.txt"], out)
+    assert [file.path for file in part.files] == ["runs/mine2.txt"]
+    with pytest.raises(LaconicError, match=r"holds no files .* and the output folder are skipped"):
+        Corpus(["runs/mine"], exclude=Path("runs/mine"))
 
 
 def test_too_little_text_is_refused(tmp_path):
