@@ -190,7 +190,7 @@ def recover(file: BinaryIO, decode: Decode) -> Iterator[Piece]:
     expected, anything = 0, False
     for stored in found:
         try:
-            data = restore(stored, decode)
+            data = _restore(stored, decode, total is None)
         except DamageError:
             continue
         if stored.position > expected:
@@ -204,6 +204,18 @@ def recover(file: BinaryIO, decode: Decode) -> Iterator[Piece]:
         )
     if total is None or total > expected:
         yield Piece(expected, total, None)
+
+
+def _restore(stored: Stored, decode: Decode, head_in_doubt: bool) -> bytes:
+    """As `restore`; a checkpoint that is not here may be a damaged name, where the head is in doubt."""
+    try:
+        return restore(stored, decode)
+    except DamageError:
+        raise
+    except LaconicError:
+        if not head_in_doubt:
+            raise
+        return restore(stored._replace(checkpoint=UNKNOWN), decode)
 
 
 def _what_is_left(file: BinaryIO) -> tuple[Iterator[Stored], int | None]:

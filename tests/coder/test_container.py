@@ -360,3 +360,19 @@ def test_reading_from_a_pipe_that_gives_little_at_a_time(many, decode):
 
     source = Source(Trickle(many))
     assert b"".join(restore(stored, decode) for stored in read_segments(source)) == b"".join(ORIGINALS)
+
+
+def test_a_damaged_name_of_the_checkpoint_is_not_believed_when_recovering(many, decode):
+    broken = bytearray(many)
+    broken[8] ^= 1
+    asked = []
+
+    def strict(segment, checkpoint):
+        asked.append(checkpoint)
+        if checkpoint != container.UNKNOWN:
+            raise LaconicError("that checkpoint is not here")
+        return decode(segment, None)
+
+    sound = [piece for piece in access.recover(io.BytesIO(bytes(broken)), strict) if piece.data is not None]
+    assert b"".join(piece.data for piece in sound) == b"".join(ORIGINALS)
+    assert container.UNKNOWN in asked
