@@ -1,7 +1,6 @@
 """`laconic cat`: the original bytes, all or a range, to standard output."""
 
 import argparse
-import sys
 import tempfile
 from shutil import copyfileobj
 
@@ -41,8 +40,9 @@ def run(args: argparse.Namespace) -> int:
         with shared.opened(name, compressed=True) as source, tempfile.TemporaryFile() as copy:
             if not source.seekable():
                 copyfileobj(source, copy)
+            stream = shared.standard_output()
             for data in read_range(source if source.seekable() else copy, begin, end, decode):
-                sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+                stream.write(data)
+            stream.flush()
 
     return shared.each([args.file], one)

@@ -2,16 +2,20 @@
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import LaconicError
 from ..files import SUFFIX, PendingFile
 from ..registry import Decoder, find
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 STANDARD = "-"  # stands for stdin and stdout
 
@@ -118,6 +122,30 @@ def opened(name: str, compressed: bool) -> Generator[BinaryIO, None, None]:
         yield file
 
 
+class _WholeWrites(io.BytesIO):
+    """Writes to a raw stream (PYTHONUNBUFFERED), which may take a part at a time, until it has all."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        super().__init__()
+        self.raw = raw
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        view = memoryview(data).cast("B")
+        size = len(view)
+        while len(view):
+            view = view[self.raw.write(view) or 0 :]
+        return size
+
+    def flush(self) -> None:
+        self.raw.flush()
+
+
+def standard_output() -> BinaryIO:
+    """Standard output for bytes; a write takes all of them or fails."""
+    stream: Any = sys.stdout.buffer
+    return _WholeWrites(stream) if isinstance(stream, io.RawIOBase) else stream
+
+
 @contextmanager
 def output(name: str, path: str, force: bool, binary: bool) -> Generator[BinaryIO, None, None]:
     """Where the result of input `name` goes: a file that appears on success, or stdout for path "-".
@@ -129,8 +157,9 @@ def output(name: str, path: str, force: bool, binary: bool) -> Generator[BinaryI
         if binary and not force and sys.stdout.isatty():
             raise LaconicError("compressed data is not written to a terminal: use -o, or -f to insist")
         with _blaming("(stdout)"):
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
+            stream = standard_output()
+            yield stream
+            stream.flush()
         return
     if name != STANDARD and os.path.exists(path) and os.path.samefile(name, path):
         raise LaconicError(f"{name} is both the source and the output: name another by -o")

@@ -380,3 +380,19 @@ def test_a_termination_removes_the_temporary_file():
         assert process.wait(30) == 128 + 15
     process.stderr.close()
     assert os.listdir() == ["source"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files")
+def test_unbuffered_standard_output_is_written_whole_or_refused(tmp_path):
+    """A raw write may take only a part; under a limit on file sizes the rest must not be lost in silence."""
+    (tmp_path / "zeros").write_bytes(bytes(300_000))
+    assert main(["compress", "-q", "-m", "none", str(tmp_path / "zeros")]) == 0
+    command = f"{sys.executable} -m laconic decompress -qc {tmp_path / 'zeros.lac'} > {tmp_path / 'out'}"
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    limited = f"trap '' XFSZ; ulimit -f 200; {command}"
+    run = subprocess.run(["bash", "-c", limited], env=environment, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "(stdout)" in run.stderr
+    run = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0
+    assert (tmp_path / "out").read_bytes() == bytes(300_000)
