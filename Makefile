@@ -12,7 +12,7 @@ TORCH  := 2.13.0
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(STAMP) ## train, freeze and compress the standard library's source beside the peers (15 minutes)
+demo: $(STAMP) ## train, freeze and compress the standard library's source beside the peers (10 minutes)
 	$(BIN)/laconic quickstart
 
 test: $(STAMP) ## the tests of every day (minutes, no network)
