@@ -33,6 +33,7 @@ HELD_OUT_BYTES = 1_000_000
 LARGEST_HELD_OUT = 200_000  # bytes: no single module decides the figures
 ALONE_BYTES = 80_000  # of modules that are compressed one by one as well
 SMALLEST_ALONE = 2_048
+PEERS = "gzip,bzip2,xz,zstd,brotli,ppmd"  # the same tables on every machine, and columns that fit a line
 STAGES = ("teacher", "student")
 
 
@@ -146,7 +147,7 @@ def measure_held_out(split: Split, out: Path) -> None:
     model = str(out / "run" / "checkpoint")
     texts = {str(module): (out / "held-out" / module).read_bytes() for module in split.held_out}
     name = f"{len(texts)} modules as one"
-    whole = compare([Sample(name, b"".join(texts.values()), note)], model)
+    whole = compare([Sample(name, b"".join(texts.values()), note)], model, PEERS)
     alone: list[Sample] = []
     for module, text in texts.items():
         if (
@@ -154,7 +155,7 @@ def measure_held_out(split: Split, out: Path) -> None:
             and sum(len(sample.data) for sample in alone) + len(text) <= ALONE_BYTES
         ):
             alone.append(Sample(module, text, note))
-    single = compare(alone, model)
+    single = compare(alone, model, PEERS)
 
     print("\n".join(["", whole.bytes_table(), "", whole.bits_table(), "", single.bits_table()]))
     print(

@@ -10,8 +10,11 @@ from .measure import Sample, measure, read_samples
 from .outputs import check_outputs, write_output
 from .peers import PEERS, Codec, select_peers
 from .plots import plot_bits_per_byte
+from .programs import PROGRAMS
 from .report import Report
 from .subject import laconic_codec
+
+PROGRAM_NAMES = ", ".join(program.name for program in PROGRAMS)
 
 
 def compare(samples: Sequence[Sample], model: str, peers: str = "all") -> Report:
@@ -56,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers",
         default="all",
         metavar="LIST",
-        help=f"all, none, or some of {','.join(PEERS)} (default: all)",
+        help=f"all, none, or some of {','.join(PEERS)} (default: all); {PROGRAM_NAMES} are programs on PATH, "
+        "whose speeds include their start",
     )
     parser.add_argument(
         "--json", metavar="OUT", type=Path, help="write every figure there, replacing what is"

@@ -55,7 +55,9 @@ class CodecResult:
         ready_seconds: first use, on a file's first bytes: imports, loading of the checkpoint, but
             not what `Codec.prepare` does.
         peak_bytes: growth of resident memory from before the first use to its peak, or None where the
-            system does not tell. Memory that an earlier codec gave back to the process is not seen.
+            system does not tell, or the memory is another process's. Memory that an earlier codec gave back
+            to the process is not seen.
+        external: as `Codec.external`.
     """
 
     codec: str
@@ -63,6 +65,7 @@ class CodecResult:
     ready_seconds: float
     peak_bytes: int | None
     measurements: list[Measurement]
+    external: bool = False
 
     @property
     def file_bytes(self) -> int:
@@ -120,7 +123,7 @@ def read_samples(paths: Sequence[str]) -> list[Sample]:
 
 
 def measure(codec: Codec, samples: Sequence[Sample]) -> CodecResult:
-    """Compress and decompress each sample once, in this process, and compare.
+    """Compress and decompress each sample once, in this process or the codec's own, and compare.
 
     Raises:
         LaconicError: bytes that came back different, with the first place that differs.
@@ -133,7 +136,9 @@ def measure(codec: Codec, samples: Sequence[Sample]) -> CodecResult:
     measurements = [_measure_one(codec, sample) for sample in samples]
     peak = _status_bytes("VmHWM")
     growth = max(0, peak - before) if before is not None and peak is not None else None
-    return CodecResult(codec.name, codec.version, ready_seconds, growth, measurements)
+    if codec.external:
+        growth = None
+    return CodecResult(codec.name, codec.version, ready_seconds, growth, measurements, codec.external)
 
 
 def _measure_one(codec: Codec, sample: Sample) -> Measurement:

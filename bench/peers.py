@@ -1,14 +1,17 @@
 """The classical codecs that every measurement stands beside, each as bytes in and bytes out.
 
-Settings are the strongest that each tool's own command line documents for everyday use. What the container
-of each library adds is counted; PPMd's raw stream has no end, so its length is stored in front.
+Settings are the strongest that each tool's own command line documents for everyday use, and zstd's strongest
+of all beside them. What the container of each adds is counted; PPMd's raw stream has no end, so its length
+is stored in front. Libraries work in this process, `programs` in processes of their own.
 """
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from ..coder.errors import LaconicError
+from .programs import PROGRAMS, Program, ProgramMissing
 
 PPMD_ORDER = 6
 PPMD_MEMORY = 64 << 20  # bytes
@@ -28,6 +31,7 @@ class Codec:
         methods: what the bytes of a file were coded by: a blob -> {name: bytes of the original}; None where
             a codec has one method.
         prepare: what happens once on a machine, such as compilation, and belongs to no timing.
+        external: it is a program, whose start is in every timing and whose memory is not ours.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Codec:
     decompress: Callable[[bytes], bytes]
     methods: Callable[[bytes], dict[str, int]] | None = None
     prepare: Callable[[], None] | None = None
+    external: bool = False
 
 
 def gzip_codec() -> Codec:
@@ -89,6 +94,26 @@ def zstd_codec() -> Codec:
     )
 
 
+def zstd_ultra_codec() -> Codec:
+    """zstd --ultra -22 --long=N, one thread, content size stored; N bits of window cover up to 2 GiB."""
+    import zstandard
+
+    def compress(data: bytes) -> bytes:
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            22, source_size=len(data), window_log=covering_window_log(len(data))
+        )
+        return zstandard.ZstdCompressor(compression_params=parameters).compress(data)
+
+    return replace(zstd_codec(), name="zstd -22", compress=compress)
+
+
+def covering_window_log(length: int) -> int:
+    """Binary logarithm of zstd's smallest window that covers `length` bytes, or of its largest."""
+    import zstandard
+
+    return min(max(zstandard.WINDOWLOG_MIN, (length - 1).bit_length()), zstandard.WINDOWLOG_MAX)
+
+
 def brotli_codec() -> Codec:
     """brotli -q 11 with a window of 16 MiB; its dictionary of English and HTML is part of the format."""
     import brotli
@@ -120,13 +145,32 @@ def ppmd_codec() -> Codec:
     return Codec("PPMd o6", f"pyppmd {pyppmd.__version__}", compress, decompress)
 
 
+def program_codec(program: Program) -> Codec:
+    """A program on PATH.
+
+    Raises:
+        ProgramMissing: it is not there.
+        LaconicError: it is there and cannot be run.
+    """
+    path = program.find()
+    return Codec(
+        program.heading,
+        program.version(path),
+        partial(program.pack, path),
+        partial(program.unpack, path),
+        external=True,
+    )
+
+
 PEERS: dict[str, Callable[[], Codec]] = {
     "gzip": gzip_codec,
     "bzip2": bzip2_codec,
     "xz": xz_codec,
     "zstd": zstd_codec,
+    "zstd22": zstd_ultra_codec,
     "brotli": brotli_codec,
     "ppmd": ppmd_codec,
+    **{program.name: partial(program_codec, program) for program in PROGRAMS},
 }
 
 
@@ -140,7 +184,7 @@ def select_peers(selection: str) -> tuple[list[Codec], list[str]]:
         (codecs, left_out): the peers that are here, and a line about each that is not installed.
 
     Raises:
-        LaconicError: a name that is not among PEERS.
+        LaconicError: a name that is not among PEERS, or a program that cannot be run.
     """
     names = list(PEERS) if selection == "all" else [] if selection == "none" else selection.split(",")
     unknown = [name for name in names if name not in PEERS]
@@ -158,6 +202,8 @@ def select_peers(selection: str) -> tuple[list[Codec], list[str]]:
             left_out.append(
                 f"{name}: left out, {error.name or name} is not installed (pip install 'laconic[bench]')"
             )
+        except ProgramMissing as error:
+            left_out.append(f"{name}: left out, {error}")
     return codecs, left_out
 
 

@@ -65,6 +65,7 @@ class Report:
             "Every round trip was compared and is equal. Each codec ran once, in this process, one after the",
             "other; 'ready' is its first use (checkpoint, engine), compilation was done before and is in no",
             "timing; '+MB' is the growth of memory.",
+            *self._external_lines(),
             *self.left_out,
             *self._method_lines(),
         ]
@@ -130,6 +131,16 @@ class Report:
 
     def _best_peer(self) -> CodecResult:
         return min(self.results[1:], key=lambda result: result.compressed_bytes)
+
+    def _external_lines(self) -> list[str]:
+        """What the speeds of programs include."""
+        names = ", ".join(result.codec for result in self.results if result.external)
+        if not names:
+            return []
+        return [
+            f"Programs, each in a process of its own: {names}. Their speeds include the start of the",
+            "program and its files in a temporary folder; their memory is not measured.",
+        ]
 
     def _method_lines(self) -> list[str]:
         """Which part of the files our codec's model coded, where it was not all."""

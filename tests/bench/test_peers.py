@@ -1,19 +1,22 @@
 import bz2
 import gzip
 import lzma
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.bench.peers import LENGTH_BYTES, PEERS, select_peers
+from laconic.bench.peers import LENGTH_BYTES, PEERS, covering_window_log, select_peers
+from laconic.bench.programs import PROGRAMS
 from laconic.coder.errors import LaconicError
 
+LIBRARIES = [name for name in PEERS if name not in {program.name for program in PROGRAMS}]
 TEXT = b"a peer restores what it was given, " * 300
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_every_peer_is_installed_and_restores(name):
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_every_library_is_installed_and_restores(name):
     codec = PEERS[name]()
     for data in (b"", b"\0", b"\xff\xfe", bytes(100_000), bytes(range(256)) * 40, TEXT):
         assert codec.decompress(codec.compress(data)) == data
@@ -21,8 +24,8 @@ def test_every_peer_is_installed_and_restores(name):
     assert codec.version.split()[-1][0].isdigit()
 
 
-@given(data=st.binary(max_size=2000), name=st.sampled_from(list(PEERS)))
-def test_every_peer_restores_any_bytes(data, name):
+@given(data=st.binary(max_size=2000), name=st.sampled_from(LIBRARIES))
+def test_every_library_restores_any_bytes(data, name):
     codec = PEERS[name]()
     assert codec.decompress(codec.compress(data)) == data
 
@@ -35,15 +38,45 @@ def test_formats_are_those_of_the_tools():
     assert PEERS["ppmd"]().compress(TEXT)[:LENGTH_BYTES] == len(TEXT).to_bytes(LENGTH_BYTES, "little")
 
 
-def test_selection():
-    assert [codec.name for codec in select_peers("all")[0]] == [
+def test_zstd_ultra_looks_back_over_the_whole_file():
+    noise = os.urandom(1 << 16)
+    data = noise + bytes(9 << 20) + noise  # 8 MiB are the window of level 19
+    near, far = PEERS["zstd"](), PEERS["zstd22"]()
+    blob = far.compress(data)
+    assert far.decompress(blob) == data
+    assert len(near.compress(data)) > 2 * len(noise)
+    assert len(noise) < len(blob) < 1.1 * len(noise)
+
+
+@pytest.mark.parametrize(
+    ("length", "log"),
+    [
+        (0, 10),
+        (1, 10),
+        (1025, 11),
+        (1 << 27, 27),
+        ((1 << 27) + 1, 28),
+        (1 << 31, 31),
+        (1 << 40, 31),
+    ],
+)
+def test_windows_of_zstd_ultra(length, log):
+    assert covering_window_log(length) == log
+
+
+def test_selection(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    codecs, left_out = select_peers("all")
+    assert [codec.name for codec in codecs] == [
         "gzip -9",
         "bzip2 -9",
         "xz -9e",
         "zstd -19",
+        "zstd -22",
         "brotli -11",
         "PPMd o6",
     ]
+    assert [line.partition(":")[0] for line in left_out] == [program.name for program in PROGRAMS]
     assert select_peers("none") == ([], [])
     assert [codec.name for codec in select_peers("xz,gzip")[0]] == ["xz -9e", "gzip -9"]
 

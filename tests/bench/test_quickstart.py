@@ -4,6 +4,7 @@ import json
 import pytest
 
 from laconic import quickstart
+from laconic.bench.peers import select_peers
 from laconic.cli import main
 from laconic.coder.errors import LaconicError
 from laconic.quickstart import Split, lay_out, loss_files, split_library
@@ -73,6 +74,13 @@ def test_the_layout_is_made_once_and_belongs_to_one_library(library, tmp_path):
             LaconicError, match=r"split\.json is damaged: remove .*, or choose another folder"
         ):
             lay_out(split, out)
+
+
+def test_its_peers_do_not_depend_on_the_machine(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    codecs, left_out = select_peers(quickstart.PEERS)
+    assert len(codecs) == 6
+    assert not left_out
 
 
 def test_logs_are_read_in_the_order_of_time(tmp_path):
