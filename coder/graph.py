@@ -1,6 +1,7 @@
 """The frozen graph's shape: its configuration, its tensors, and the proof that nothing overflows."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -28,7 +29,7 @@ class FrozenConfig:
     positions: str  # "rotary" or "relative"
     rotary_period: int
     tied: bool
-    spec: int = 1
+    spec: int = 2
 
     LIMITS: ClassVar[dict[str, tuple[int, int]]] = {
         "vocab_size": (2, 65536),
@@ -40,7 +41,7 @@ class FrozenConfig:
         "window": (2, 512),
         "ffn_dim": (1, 4096),
         "rotary_period": (4, 65536),
-        "spec": (1, 1),
+        "spec": (2, 2),
     }
 
     def problems(self) -> list[str]:
@@ -154,3 +155,7 @@ def _check_token_bytes(vocab_size: int, joined: Array, ends: Array) -> None:
         raise LaconicError("token_bytes must be uint8 [n] and token_ends int32 [vocab_size]")
     if np.any(np.diff(ends, prepend=0) < 1) or ends[-1] != joined.size:
         raise LaconicError("token_ends must grow by at least one byte a token and end with the last byte")
+    text, begins = joined.tobytes(), [0, *ends.tolist()]
+    tokens = [text[begin:end] for begin, end in pairwise(begins)]
+    if any(a > b for a, b in pairwise(tokens)):
+        raise LaconicError("the tokens must be in ascending order of their bytes")

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -146,7 +146,7 @@ class ByteTokenizer:
 
     Attributes:
         kind: "bpe", "wordpiece", "unigram" or "bytes" (a BPE of 256 entries without merges).
-        vocab_size: number of ids V; there are no special tokens.
+        vocab_size: number of ids V, in ascending order of their bytes; there are no special tokens.
         token_bytes: the bytes of each id, never empty.
         byte_lengths: int32 [V], their lengths.
     """
@@ -180,6 +180,10 @@ class ByteTokenizer:
             )
         if not all(self.token_bytes):
             raise LaconicError("the tokenizer has a token without bytes: train it with laconic tokenizer")
+        if any(a > b for a, b in pairwise(self.token_bytes)):
+            raise LaconicError(
+                "the tokenizer's ids are not in the order of their bytes: train it again with laconic tokenizer"
+            )
         self.kind: Kind = "bytes" if kind == "bpe" and size == 256 else kind
         self.vocab_size: int = size
         self.byte_lengths: NDArray[np.int32] = np.array([len(t) for t in self.token_bytes], dtype=np.int32)

@@ -107,9 +107,12 @@ def _train_merges(documents: Iterable[bytes], kind: Kind, vocab_size: int) -> di
         )
     engine.train_from_iterator(_texts(documents), trainer)
     trained = json.loads(engine.to_str())["model"]
+    # The frozen checkpoint numbers tokens in the order of their bytes; merges have an order of their own.
+    texts = sorted(trained["vocab"], key=lambda text: (text.removeprefix(CONTINUATION), text))
+    vocab = {text: number for number, text in enumerate(texts)}
     if kind == "bpe":
-        return _model("BPE", vocab=trained["vocab"], merges=trained["merges"])
-    return _model("WordPiece", vocab=trained["vocab"])
+        return _model("BPE", vocab=vocab, merges=trained["merges"])
+    return _model("WordPiece", vocab=vocab)
 
 
 def _train_unigram(documents: list[bytes], vocab_size: int) -> dict[str, Any]:

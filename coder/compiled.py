@@ -1,0 +1,83 @@
+"""`compiled`: numba's compiler with a cache on disk that no stale code survives.
+
+numba renews a cached kernel when the kernel's own file changes, and not when a file that it calls or a
+constant that it froze does. Here the cache lies in a folder named by a hash of every source of `coder/`, in
+the user's cache folder; where no folder can be written, kernels are compiled anew in each process.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba.core.config as numba_config
+from numba import njit
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_KEPT = 4  # folders of other versions that stay
+
+
+def cache_root() -> Path:
+    """Where machine code is kept: NUMBA_CACHE_DIR, or the user's cache folder."""
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        return Path(chosen) / "laconic"
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "laconic" / "numba"
+
+
+@cache
+def source_digest() -> str:
+    """A hash of every source file of `coder/`, 16 hexadecimal digits."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _cache_folder() -> str | None:
+    root = cache_root()
+    folder = root / source_digest()
+    try:
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            others = sorted(root.iterdir(), key=lambda path: path.stat().st_mtime)
+            for old in others[: -_KEPT - 1]:
+                shutil.rmtree(old, ignore_errors=True)
+    except (OSError, RuntimeError):
+        return None
+    return str(folder) if os.access(folder, os.W_OK) else None
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile when first called, and keep the machine code on disk where it can be kept.
+
+    A kernel allocates no arrays: without numba's reference counting, calls that pass many arrays cost nothing.
+    """
+    return _compile(function)
+
+
+def inlined(function: _Function) -> _Function:
+    """Compile into every kernel that calls it."""
+    return _compile(function, forceinline=True)
+
+
+def _compile(function: _Function, **options: bool) -> _Function:
+    folder = _cache_folder()
+    before: str = numba_config.CACHE_DIR
+    numba_config.CACHE_DIR = folder or before
+    try:
+        return cast(_Function, njit(cache=folder is not None, nogil=True, _nrt=False, **options)(function))
+    except RuntimeError:  # numba found no place after all
+        return cast(_Function, njit(nogil=True, _nrt=False, **options)(function))
+    finally:
+        numba_config.CACHE_DIR = before

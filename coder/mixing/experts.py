@@ -1,0 +1,37 @@
+"""What the experts look at, and which of them a level uses.
+
+An expert is a context: what of the past decides in which bit history the next bit is looked up. Level n, 2 to
+9, uses the first 2 n. Beside them every level has the order-1 expert, two match models and, with a model, its
+predictions. The contexts' values are in `kernels._set_contexts`, in this order.
+"""
+
+EXPERTS = (
+    "order 2",
+    "order 3",
+    "order 4",
+    "order 6",
+    "word",  # letters since the word began, and the byte before
+    "shape",  # the last eight runs of lower case, capitals, digits, bytes from 128 up; single other bytes
+    "column",  # of the line, and the byte above
+    "order 5",
+    "skip 2",  # the two bytes before the last two
+    "record",  # the bytes one and two record lengths back
+    "followers 2",  # what followed the last two times after these two bytes
+    "two words",
+    "field",  # number of separators in the line, and the byte before
+    "followers 1",
+    "skip 1",
+    "coarse",  # four bytes without their low bits
+    "record, order 1",
+    "order 8",
+)
+ORDERS = (0, 1, 2, 3, 7)  # experts whose agreement selects weights
+ORDER_1, MATCH, END = "order 1", "match", "end"
+
+LEVELS = range(2, 10)
+DEFAULT_LEVEL = 6
+
+
+def experts_of(level: int) -> int:
+    """How many experts a level uses."""
+    return 2 * level

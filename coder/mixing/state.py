@@ -1,0 +1,129 @@
+"""What a segment's mixer begins with."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import LaconicError
+from . import kernels as k
+from .experts import EXPERTS, LEVELS, experts_of
+from .histories import histories
+from .tables import log2_table, rate_table, squash_table, stretch_table
+from .tree import TokenTree
+
+INPUT_GROUP = 8  # inputs are padded to a multiple
+RATE, EXTRA_RATE, FINAL_RATE = 40, 80, 10
+FIRST_WEIGHT, MODEL_WEIGHT = 9175, 32768  # of experts, 0.14, and of all models together, 0.5
+SLOT_BITS = (10, 22)
+RING_BITS = (13, 28)
+RING_TOTAL_BITS = 28  # of all streams together
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides the size of a mixer's state.
+
+    Attributes:
+        level: 2..9.
+        streams: coded in lockstep.
+        models: that predict, 0 and up.
+        slot_bits: log2 of the slots of each expert.
+        ring_bits: log2 of the bytes that are remembered of each stream.
+    """
+
+    level: int
+    streams: int
+    models: int
+    slot_bits: int
+    ring_bits: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the state, nearly."""
+        experts = experts_of(self.level)
+        return (
+            (experts << (self.slot_bits + 4))
+            + (self.streams << self.ring_bits)
+            + 8 * (2 << self.match_bits)
+            + 4 * k.SET_STARTS[-1] * self.inputs
+            + 8 * k.APM_CONTEXTS * k.APM_STEPS
+            + self.streams * 8 * (256 + k.COLUMNS)
+        )
+
+    @property
+    def match_bits(self) -> int:
+        return min(self.slot_bits, 20)
+
+    @property
+    def inputs(self) -> int:
+        used = k.FIRST_EXPERT + 2 * experts_of(self.level) + 2 * self.models
+        return -(-used // INPUT_GROUP) * INPUT_GROUP
+
+
+def shape_for(length: int, level: int, streams: int, models: int, slot_bits: int | None = None) -> Shape:
+    """The shape for a segment of `length` bytes."""
+    if level not in LEVELS:
+        raise LaconicError(f"level {level}: choose from {LEVELS[0]} to {LEVELS[-1]}")
+    bits = max(1, length - 1).bit_length()
+    low, high = RING_BITS
+    # Streams differ in bytes though not in tokens: twice the average holds nearly all of one.
+    ring = bits if streams == 1 else (2 * length // streams).bit_length()
+    ring = max(low, min(high, ring, RING_TOTAL_BITS - max(0, streams - 1).bit_length()))
+    if slot_bits is None:
+        slot_bits = max(SLOT_BITS[0], min(22 if level == 9 else 20, bits + 1))
+    return Shape(level, streams, models, slot_bits, ring)
+
+
+def tree_arrays(tree: TokenTree) -> k.Tree:
+    """A tree as the kernels take it."""
+    return k.Tree(tree.nodes, tree.token_bytes, tree.token_ends)
+
+
+def fresh(shape: Shape, vocab_size: int = 256) -> k.Mixing:
+    """The state before the first token."""
+    experts, inputs = experts_of(shape.level), shape.inputs
+    states = histories()
+    zeros, ones = states.zeros.astype(np.int64), states.ones.astype(np.int64)
+    chance = ((2 * ones + 1) << 16) // (2 * (zeros + ones) + 2)
+    maps = np.tile((chance << 16).astype(np.uint32), experts + 4)
+    lengths = np.arange(k.MATCH_LENGTHS, dtype=np.int64) + 3
+    doubt = (1 << 22) // lengths
+    match_maps = np.tile(np.stack([doubt, (1 << 22) - doubt], axis=1).reshape(-1), 2).astype(np.int32)
+    weights = np.zeros((k.SET_STARTS[-1], inputs), dtype=np.int32)
+    weights[:, : k.FIRST_EXPERT] = FIRST_WEIGHT
+    first_model = k.FIRST_EXPERT + 2 * experts
+    weights[:, k.FIRST_EXPERT : first_model : 2] = FIRST_WEIGHT
+    weights[:, first_model : first_model + 2 * shape.models : 2] = MODEL_WEIGHT // max(1, shape.models)
+    squash = squash_table()
+    sets = k.SETS if shape.models else k.SETS - 1
+    steps = np.clip((np.arange(k.APM_STEPS) - 16) * k.APM_WIDTH, -4095, 4095) + 4096
+    parameters = [experts, inputs, shape.slot_bits, shape.ring_bits, shape.match_bits]
+    return k.Mixing(
+        slots=np.zeros(experts << (shape.slot_bits + 4), dtype=np.uint8),
+        order_1=np.zeros(1 << 16, dtype=np.uint8),
+        ends=np.zeros(k.ENDS, dtype=np.uint8),
+        maps=maps,
+        match_maps=match_maps,
+        weights=weights,
+        final=np.full(256 * k.SETS, 65536 // sets, dtype=np.int32),
+        apm=np.tile(squash[steps] * 64, 2 * k.APM_CONTEXTS).astype(np.int32),
+        history=np.zeros(shape.streams << shape.ring_bits, dtype=np.uint8),
+        matches=np.zeros(2 << shape.match_bits, dtype=np.int64),
+        followers=np.zeros(256 + 65536, dtype=np.int32),
+        last_seen=np.full(shape.streams * 256, -(1 << 40), dtype=np.int64),
+        records=np.zeros(k.RECORD_MAX, dtype=np.int32),
+        streams=np.zeros((shape.streams, k.COLUMNS), dtype=np.int64),
+        counts=np.zeros(2, dtype=np.int64),
+        parameters=np.array([*parameters, RATE, EXTRA_RATE, FINAL_RATE], dtype=np.int64),
+        following=states.following,
+        zeros=states.zeros,
+        ones=states.ones,
+        squash=squash,
+        stretch=stretch_table(),
+        log2=log2_table(),
+        rates=rate_table(),
+        inputs=np.zeros(inputs, dtype=np.int32),
+        scratch=np.zeros((10, 32), dtype=np.int64),
+        token_weights=np.zeros((shape.models, vocab_size), dtype=np.uint32),
+        token_sums=np.zeros((shape.models, -(-vocab_size // 64)), dtype=np.int64),
+    )
