@@ -16,7 +16,6 @@ from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.commands.shared import count
 from ..coder.engine import Engine, load_engine
 from ..coder.errors import LaconicError
-from ..coder.fixedpoint import exp2_table
 from ..coder.registry import find
 from .measure import Sample, read_samples
 from .outputs import check_output, write_output
@@ -62,12 +61,12 @@ def code_length(checkpoint: FrozenCheckpoint, engine: Engine, data: bytes) -> Co
     ids = checkpoint.tokenizer.encode(data)
     fed = np.concatenate(([engine.vocab_size], ids[:-1])).astype(np.int32)  # the begin token comes first
     chunk = max(1, min(CHUNK_TOKENS, CHUNK_LOGITS // engine.vocab_size))
-    state, table = engine.start(1), exp2_table()
+    state = engine.start(1)
     bits = np.zeros(len(ids))
     for start in range(0, len(ids), chunk):
         logits = engine.advance(state, fed[None, start : start + chunk])[0]
         targets = np.ascontiguousarray(ids[start : start + chunk], dtype=np.int32)
-        bits[start : start + chunk] = code_lengths(np.ascontiguousarray(logits), targets, table)
+        bits[start : start + chunk] = code_lengths(np.ascontiguousarray(logits), targets)
     lengths = np.array([len(token) for token in checkpoint.token_bytes], dtype=np.int64)[ids]
     return CodeLength(len(data), ids, np.cumsum(lengths) - lengths, bits)
 

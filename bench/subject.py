@@ -44,14 +44,17 @@ def laconic_codec(model: str) -> tuple[Codec, Optional["FrozenCheckpoint"]]:
 def compile_kernels() -> None:
     """Have numba compile each kernel, or load it from its cache: the first use may not call them all."""
     from ..coder import kernels
-    from ..coder.fixedpoint import exp2_table
+    from ..coder.mixing.coding import decode_experts, encode_experts
 
-    logits, targets, table = np.zeros((1, 1, 2), np.int32), np.zeros((1, 1), np.int32), exp2_table()
+    logits, targets = np.zeros((1, 1, 2), np.int32), np.zeros((1, 1), np.int32)
     state, out = kernels.encoder_state(), np.zeros(64, np.uint8)
-    kernels.encode_tokens(logits, targets, np.ones(1, np.int32), table, state, out)
+    kernels.encode_tokens(logits, targets, np.ones(1, np.int32), state, out)
     coded = np.frombuffer(out[: kernels.finish_encoding(state, out)].tobytes(), np.uint8)
-    kernels.decode_tokens(logits[0], table, coded, kernels.decoder_state(coded), targets[0])
-    kernels.code_lengths(logits[0], targets[0], table)
+    kernels.decode_tokens(logits[0], coded, kernels.decoder_state(coded), targets[0])
+    kernels.code_lengths(logits[0], targets[0])
+    segment = encode_experts(b"laconic" * 9, 2, 100)
+    assert segment is not None
+    decode_experts(segment, 1 << 30)
 
 
 def bytes_by_method(blob: bytes) -> dict[str, int]:

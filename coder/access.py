@@ -11,6 +11,7 @@ from .container import (
     CHECK,
     DIGEST,
     INDEX_MARK,
+    MAX_CHECKPOINTS,
     MAX_POSITION,
     MAX_SEGMENT,
     PREFIX,
@@ -32,7 +33,8 @@ from .container import (
 from .errors import LaconicError
 
 _FOOTER = 4  # bytes of the index's length
-_PROLOGUE_SIZES = (5, 5 + PREFIX)
+# Without a checkpoint, with one, and with several and their number.
+_PROLOGUE_SIZES = (5, 5 + PREFIX, *(6 + count * PREFIX for count in range(2, MAX_CHECKPOINTS + 1)))
 _PIECE = 1 << 20
 
 

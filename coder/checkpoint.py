@@ -17,14 +17,17 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from .errors import LaconicError
 from .fixedpoint import Array
-from .graph import FrozenConfig, check_tensors
+from .graph import PRIOR_TENSORS, FrozenConfig, check_tensors
 from .tokenizer import ByteTokenizer
+
+if TYPE_CHECKING:
+    from .mixing.prior import Prior
 
 TENSORS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "card.md"
 
@@ -70,6 +73,15 @@ class FrozenCheckpoint:
         joined = self.tensors["token_bytes"].tobytes()
         ends = [0, *self.tensors["token_ends"].tolist()]
         return [joined[a:b] for a, b in pairwise(ends)]
+
+    @cached_property
+    def prior(self) -> "Prior | None":
+        """What the mixer begins with, where the checkpoint has it."""
+        if PRIOR_TENSORS[0] not in self.tensors:
+            return None
+        from .mixing.prior import Prior
+
+        return Prior(*(self.tensors[name] for name in PRIOR_TENSORS))
 
     @cached_property
     def tokenizer(self) -> ByteTokenizer:

@@ -1,4 +1,4 @@
-"""The .lac container, version 1, written and read as a stream. docs/format.md is normative.
+"""The .lac container, version 2, written and read as a stream. docs/format.md is normative.
 
 A file of one segment is a prologue, a header, the payload and two checks; a file of many is a prologue,
 segments that begin with a marker each, and an index. This module moves bytes and knows nothing of models;
@@ -7,7 +7,7 @@ segments that begin with a marker each, and an index. This module moves bytes an
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
 from .errors import LaconicError
@@ -15,10 +15,12 @@ from .errors import LaconicError
 MAGIC = b"\xabLAC"
 SEGMENT_MARK = b"\xb5SEG"
 INDEX_MARK = b"\xb5IDX"
-VERSION = 1
-SINGLE, WITHOUT_CHECKPOINT = 1, 2  # flags
-RAW, MODEL, LZMA = 0, 1, 2  # methods
-METHOD_NAMES = ("raw", "model", "lzma")
+VERSION = 2
+SINGLE, WITHOUT_CHECKPOINT, SEVERAL = 1, 2, 4  # flags
+RAW, MODEL, LZMA, MIXED, EXPERTS = range(5)  # methods
+METHOD_NAMES = ("raw", "model", "lzma", "mixed", "experts")
+BY_MODEL = (MODEL, MIXED)  # methods that need the checkpoint
+MAX_CHECKPOINTS = 8  # that a file names
 MAX_SEGMENT = 1 << 28  # original bytes of a segment
 MAX_STREAMS = 4096
 MAX_POSITION = (1 << 56) - 1
@@ -40,8 +42,9 @@ class Segment:
     method: int
     original_length: int
     payload: bytes
-    tokens: int = 0  # MODEL only, as is the next
+    tokens: int = 0  # MODEL and MIXED only, as is the next
     streams: int = 0
+    profile: int = 0  # MIXED and EXPERTS only: level and size of the mixer
 
 
 Decode = Callable[[Segment, bytes | None], bytes]  # the segment and the prefix of its checkpoint's id
@@ -61,11 +64,14 @@ class Prologue:
     """What a file begins with."""
 
     single: bool
-    checkpoint: bytes | None  # prefix of the id
+    checkpoint: bytes | None  # prefix of the id; of each id, joined, where several predict together
 
     def pack(self) -> bytes:
-        flags = (SINGLE if self.single else 0) | (WITHOUT_CHECKPOINT if self.checkpoint is None else 0)
-        return MAGIC + bytes([VERSION << 4 | flags]) + (self.checkpoint or b"")
+        count = len(self.checkpoint or b"") // PREFIX
+        flags = (SINGLE if self.single else 0) | (SEVERAL if count > 1 else 0)
+        flags |= WITHOUT_CHECKPOINT if self.checkpoint is None else 0
+        number = bytes([count]) if count > 1 else b""
+        return MAGIC + bytes([VERSION << 4 | flags]) + number + (self.checkpoint or b"")
 
 
 def pack_varint(value: int) -> bytes:
@@ -81,8 +87,10 @@ def pack_varint(value: int) -> bytes:
 def pack_header(segment: Segment) -> bytes:
     """Method and lengths, without the coded length, which only segments of many carry."""
     header = bytes([segment.method]) + pack_varint(segment.original_length)
-    if segment.method == MODEL:
+    if segment.method in BY_MODEL:
         header += pack_varint(segment.tokens) + pack_varint(segment.streams)
+    if segment.method in (MIXED, EXPERTS):
+        header += bytes([segment.profile])
     return header
 
 
@@ -139,11 +147,16 @@ class Source:
         if method >= len(METHOD_NAMES):
             raise damaged(f"method {method} at byte {self.position - 1} is unknown")
         original = self.varint(0, MAX_SEGMENT, "the original length")
-        if method != MODEL:
-            return Segment(method, original, b"")
-        tokens = self.varint(1, max(1, original), "the number of tokens")
-        streams = self.varint(1, min(tokens, MAX_STREAMS), "the number of streams")
-        return Segment(method, original, b"", tokens, streams)
+        tokens = streams = profile = 0
+        if method in BY_MODEL:
+            tokens = self.varint(1, max(1, original), "the number of tokens")
+            streams = self.varint(1, min(tokens, MAX_STREAMS), "the number of streams")
+        if method in (MIXED, EXPERTS):
+            profile = self.exactly(1)[0]
+            level, slots = profile >> 4, profile & 15
+            if not (2 <= level <= 9 and slots <= 12):
+                raise damaged(f"profile {profile:#04x} at byte {self.position - 1} is unknown")
+        return Segment(method, original, b"", tokens, streams, profile)
 
     def end(self) -> None:
         if self.up_to(1):
@@ -173,7 +186,7 @@ def _with_payload(header: Segment, payload: bytes) -> Segment:
         raise damaged(
             f"{len(payload)} bytes cannot hold {header.original_length} by {METHOD_NAMES[header.method]}"
         )
-    return Segment(header.method, header.original_length, payload, header.tokens, header.streams)
+    return replace(header, payload=payload)
 
 
 def read_prologue(source: Source) -> Prologue:
@@ -188,9 +201,16 @@ def read_prologue(source: Source) -> Prologue:
         raise LaconicError(
             f"the file is of format version {version}, this laconic reads {VERSION}: install another"
         )
-    if flags & ~(SINGLE | WITHOUT_CHECKPOINT):
+    if flags & ~(SINGLE | WITHOUT_CHECKPOINT | SEVERAL) or (flags & SEVERAL and flags & WITHOUT_CHECKPOINT):
         raise damaged(f"flags {flags:#x} are reserved")
-    checkpoint = None if flags & WITHOUT_CHECKPOINT else source.exactly(PREFIX)
+    count = 1
+    if flags & SEVERAL:
+        count = source.exactly(1)[0]
+        if not 2 <= count <= MAX_CHECKPOINTS:
+            raise damaged(
+                f"{count} checkpoints at byte {source.position - 1}: 2 to {MAX_CHECKPOINTS} are allowed"
+            )
+    checkpoint = None if flags & WITHOUT_CHECKPOINT else source.exactly(count * PREFIX)
     return Prologue(bool(flags & SINGLE), checkpoint)
 
 
@@ -211,7 +231,7 @@ def read_marked(source: Source, checkpoint: bytes | None, offset: int) -> tuple[
     segment = _with_payload(header, source.exactly(coded))
     if not segment.original_length:
         raise damaged("a segment of many is empty")
-    if segment.method == MODEL and checkpoint is None:
+    if segment.method in BY_MODEL and checkpoint is None:
         raise damaged("method and flags contradict each other")
     content, stored = checks[:CHECK], checks[CHECK:]
     if check(pack_varint(offset), _marked_header(segment, position), content, segment.payload) != stored:
@@ -222,7 +242,7 @@ def read_marked(source: Source, checkpoint: bytes | None, offset: int) -> tuple[
 def read_single(source: Source, prologue: Prologue) -> Stored:
     """The one segment of a file of one, from after the prologue to the end; verified."""
     header = source.header()
-    if (header.method == MODEL) == (prologue.checkpoint is None):
+    if (header.method in BY_MODEL) == (prologue.checkpoint is None):
         raise damaged("method and flags contradict each other")
     rest = source.up_to(header.original_length + 2 * CHECK)
     if len(rest) < 2 * CHECK:
@@ -315,10 +335,10 @@ def read_segments(source: Source) -> Iterator[Stored]:
 class Writer:
     """Writes segments as they come; one is held back, for a file of one segment has a shorter form."""
 
-    def __init__(self, target: BinaryIO, checkpoint_id: bytes | None) -> None:
-        """`checkpoint_id` is None where no segment will need a model."""
+    def __init__(self, target: BinaryIO, prefix: bytes | None) -> None:
+        """`prefix` is `Model.prefixes`, or None where no segment will need a model."""
         self.target = target
-        self.prefix = None if checkpoint_id is None else checkpoint_id[:PREFIX]
+        self.prefix = prefix
         self.index = _Index(Prologue(False, self.prefix))
         self.position = 0
         self.bytes_written = 0
@@ -354,7 +374,7 @@ class Writer:
             self._write(self.index.pack())
             return
         segment, content = self.held or (Segment(RAW, 0, b""), check())
-        prologue = Prologue(True, self.prefix if segment.method == MODEL else None).pack()
+        prologue = Prologue(True, self.prefix if segment.method in BY_MODEL else None).pack()
         header = pack_header(segment)
         self._write(prologue + header)
         self._write(segment.payload)

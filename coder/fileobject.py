@@ -8,10 +8,12 @@ from typing import IO, Any, BinaryIO, cast
 
 from . import registry
 from .access import read_layout, read_stored
-from .codec import Model, encode_segment
+from .codec import check_level, encode_segment
 from .container import Writer, restore
 from .errors import LaconicError
-from .files import SEGMENT_SIZE, Name, PendingFile, check_sizes, extra_model, open_model
+from .files import SEGMENT_SIZE, Name, Names, PendingFile, check_sizes, extra_model, open_model
+from .mixing.experts import DEFAULT_LEVEL
+from .model import Model
 
 
 class LacReader(io.RawIOBase):
@@ -74,15 +76,16 @@ class LacWriter(io.BufferedIOBase):
     """
 
     def __init__(
-        self, pending: PendingFile, model: Model | None, streams: int | None, segment_size: int
+        self, pending: PendingFile, model: Model | None, streams: int | None, segment_size: int, level: int
     ) -> None:
         self.name = os.fspath(pending.path)
         self._pending = pending
         self._model = model
         self._streams = streams
         self._segment_size = segment_size
+        self._level = level
         self._buffer = bytearray()
-        self._writer = Writer(pending.file, None if model is None else model.checkpoint.id)
+        self._writer = Writer(pending.file, None if model is None else model.prefixes)
         self._failed = False
 
     def writable(self) -> bool:
@@ -101,7 +104,7 @@ class LacWriter(io.BufferedIOBase):
         data = bytes(self._buffer[:length])
         del self._buffer[:length]
         try:
-            self._writer.add(encode_segment(data, self._model, self._streams), data)
+            self._writer.add(encode_segment(data, self._model, self._streams, level=self._level), data)
         except BaseException:
             self._failed = True  # a later close must not publish what is incomplete
             raise
@@ -159,8 +162,9 @@ class _TextWriter(io.TextIOWrapper):
 def open_file(
     path: Name,
     mode: str = "rb",
-    model: Name | Model | None = "default",
+    model: Names | Model | None = "default",
     *,
+    level: int = DEFAULT_LEVEL,
     engine: str | None = None,
     threads: int | None = None,
     streams: int | None = None,
@@ -174,7 +178,7 @@ def open_file(
     Args:
         mode: "rb", "wb" or "xb", or with "t" for text; "r", "w" and "x" mean bytes. "x" fails on what exists.
         model: to write, the checkpoint to use ("none": no model); to read, one more place to look.
-        engine, threads, streams, segment_size: as for `compress`.
+        level, engine, threads, streams, segment_size: as for `compress`.
         encoding, errors, newline: of text, as for the built-in open.
 
     Returns:
@@ -202,7 +206,8 @@ def open_file(
             file.close()
             raise
         return io.TextIOWrapper(reader, encoding, errors, newline) if text else reader
+    check_level(level)
     check_sizes(streams, segment_size)
     loaded = open_model(model, engine, threads)
-    writer = LacWriter(PendingFile(path, force=kind == "w"), loaded, streams, segment_size)
+    writer = LacWriter(PendingFile(path, force=kind == "w"), loaded, streams, segment_size, level)
     return cast(IO[Any], _TextWriter(writer, encoding, errors, newline) if text else writer)

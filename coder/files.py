@@ -4,6 +4,7 @@ import io
 import os
 import secrets
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -12,14 +13,16 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from . import registry
 from .container import MAX_SEGMENT, MAX_STREAMS, Source, Writer, read_segments, restore
 from .errors import LaconicError
+from .mixing.experts import DEFAULT_LEVEL
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from .codec import Model
+    from .model import Model
 
 SUFFIX = ".lac"
 SEGMENT_SIZE = 1 << 20
-Name = str | os.PathLike[str]
+Name = registry.Name
+Names = Name | Sequence[Name]
 
 
 class Totals(NamedTuple):
@@ -30,20 +33,26 @@ class Totals(NamedTuple):
 
 
 def open_model(
-    model: "Name | Model | None", engine: str | None = None, threads: int | None = None
+    model: "Names | Model | None", engine: str | None = None, threads: int | None = None
 ) -> "Model | None":
     """The model to compress with: a checkpoint's name, path or id; None or "none" for no model.
 
-    An opened model is returned as it is.
+    Several names make one model, whose checkpoints predict together. An opened model is returned as it is.
 
     Raises:
-        LaconicError: there is no such checkpoint, or it is damaged, or there is no such engine.
+        LaconicError: there is no such checkpoint, or it is damaged, or there is no such engine; or several do
+            not share a vocabulary.
     """
     if model is None or model == "none":
         return None
-    if not isinstance(model, str | os.PathLike):
+    if not isinstance(model, str | os.PathLike | Sequence):
         return model
-    return registry.open_model(registry.find(model), engine, threads)
+    from .model import ensemble
+
+    names = [model] if isinstance(model, str | os.PathLike) else [name for name in model if name != "none"]
+    if not names:
+        return None
+    return ensemble([registry.open_model(registry.find(name), engine, threads) for name in names])
 
 
 def check_sizes(streams: int | None, segment_size: int) -> None:
@@ -61,16 +70,18 @@ def compress_stream(
     streams: int | None = None,
     segment_size: int = SEGMENT_SIZE,
     progress: Progress | None = None,
+    level: int = DEFAULT_LEVEL,
 ) -> Totals:
     """Read to the end, segment by segment, and write a container.
 
     Raises:
-        LaconicError: streams or segment_size are out of range.
+        LaconicError: streams, segment_size or level are out of range.
     """
-    from .codec import encode_segment
+    from .codec import check_level, encode_segment
 
+    check_level(level)
     check_sizes(streams, segment_size)
-    reader, writer = Source(source), Writer(target, None if model is None else model.checkpoint.id)
+    reader, writer = Source(source), Writer(target, None if model is None else model.prefixes)
     shown = progress or Progress("", None, False)
     while data := reader.up_to(segment_size):
         begin = reader.position - len(data)
@@ -79,7 +90,7 @@ def compress_stream(
             # The segment held back is not written yet: count the finished ones on both sides.
             shown.update(begin + part * length, begin + part * length, writer.bytes_written)
 
-        writer.add(encode_segment(data, model, streams, report), data)
+        writer.add(encode_segment(data, model, streams, report, level), data)
         report(1.0)
     writer.finish()
     return Totals(reader.position, writer.bytes_written)
@@ -113,8 +124,9 @@ def decompress_stream(
 
 def compress(
     data: bytes,
-    model: "Name | Model | None" = "default",
+    model: "Names | Model | None" = "default",
     *,
+    level: int = DEFAULT_LEVEL,
     engine: str | None = None,
     threads: int | None = None,
     streams: int | None = None,
@@ -123,7 +135,9 @@ def compress(
     """Compress bytes into a .lac container.
 
     Args:
-        model: a checkpoint's name, path or id, or what `open_model` returned; None or "none" for no model.
+        model: a checkpoint's name, path or id, several of one vocabulary, or what `open_model` returned; None
+            or "none" for no model.
+        level: 1 for the model alone, 2 (fast) to 9 (small) for more and more experts around it.
         engine: what evaluates it (None: the fastest that is installed); the result is the same.
         threads: that the engine may use.
         streams: coded in lockstep, 1..4096 (None: by length).
@@ -134,28 +148,36 @@ def compress(
     """
     target = io.BytesIO()
     loaded = open_model(model, engine, threads)
-    compress_stream(io.BytesIO(data), target, loaded, streams, segment_size)
+    compress_stream(io.BytesIO(data), target, loaded, streams, segment_size, level=level)
     return target.getvalue()
 
 
 def decompress(
-    blob: bytes, model: "Name | Model | None" = None, *, engine: str | None = None, threads: int | None = None
+    blob: bytes,
+    model: "Names | Model | None" = None,
+    *,
+    engine: str | None = None,
+    threads: int | None = None,
+    memory: int | None = None,
 ) -> bytes:
     """The bytes that a .lac container holds, verified.
 
     Args:
-        model: a checkpoint beside those in the known folders; the container itself names the one it needs.
+        model: checkpoints beside those in the known folders; the container itself names what it needs.
+        memory: bytes that a segment's mixer may take (None: 1 GiB).
 
     Raises:
         LaconicError: the container is damaged, or its checkpoint is not here.
     """
     target = io.BytesIO()
-    decompress_stream(io.BytesIO(blob), target, registry.Decoder(extra_model(model), engine, threads))
+    decompress_stream(io.BytesIO(blob), target, registry.Decoder(extra_model(model), engine, threads, memory))
     return target.getvalue()
 
 
-def extra_model(model: "Name | Model | None") -> "Name | Model | None":
+def extra_model(model: "Names | Model | None") -> "Names | Model | None":
     """What -m means when decoding: "default" and "none" add nothing to the known checkpoints."""
+    if isinstance(model, Sequence) and not isinstance(model, str):
+        return [name for name in model if name not in ("none", registry.DEFAULT)]
     return None if model in (None, "none", registry.DEFAULT) else model
 
 

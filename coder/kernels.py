@@ -1,27 +1,21 @@
 """The range coder compiled: from logits to bytes and back, one core, no Python objects.
 
-`rangecoder.py` says what these do; the tests hold them to it bit for bit. Numba's cache on disk is renewed
-when this file changes and not when another does: therefore every kernel is here, calls only kernels that are
-here, uses no constant of another module, and takes its table as an argument.
+`rangecoder.py` says what these do; the tests hold them to it bit for bit.
 
 Dimensions: S streams, T steps, V symbols. All integers fit into int64, and mixing int64 with uint64 (which
 numba would turn into floats) is avoided.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+from .compiled import compiled, inlined
+
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 UInt32 = npt.NDArray[np.uint32]
 Bytes = npt.NDArray[np.uint8]
 
-# Constants that numba freezes into the code: renewed with this file.
 TAIL = 7
 TOP_SHIFT = 48
 SPAN_FULL = 1 << 56
@@ -30,15 +24,7 @@ BLOCK = 64  # symbols a partial sum: at most 64 * 2^22 < 2^32
 MAX_BYTES_PER_TOKEN = 6  # a weight of 1 in 2^39 costs five, and the rest of the byte before
 
 
-def _compiled(function: _Function) -> _Function:
-    """Compile, keeping the machine code on disk where any folder for that can be written."""
-    try:
-        return cast(_Function, njit(cache=True, nogil=True)(function))
-    except RuntimeError:
-        return cast(_Function, njit(nogil=True)(function))
-
-
-@_compiled
+@compiled
 def _maximum(row: Int32) -> int:
     top = row[0]
     for v in range(1, row.shape[0]):
@@ -46,34 +32,37 @@ def _maximum(row: Int32) -> int:
     return top
 
 
-@_compiled
-def _weight(logit: int, top: int, table: UInt32) -> np.uint32:
-    """Every value is cut to 32 bits, and the shift is masked, so that the loops around it vectorise."""
+@inlined
+def token_weight(logit: int, top: int) -> np.uint32:
+    """2^22 * 2^-(distance / 1024), nearly; every value is cut to 32 bits so that the loops around vectorise."""
     distance = np.uint32(top - logit)
+    part = np.uint32(distance & np.uint32(1023))
+    slope = np.uint32(np.uint32(704512) - np.uint32(np.uint32(176) * part))
+    weight = np.uint32(np.uint32(1 << 22) - np.uint32(np.uint32(part * slope) >> np.uint32(8)))
     shift = min(np.uint32(distance >> np.uint32(10)), np.uint32(31)) & np.uint32(31)
-    return max(np.uint32(np.uint32(table[distance & np.uint32(1023)]) >> shift), np.uint32(1))
+    return max(np.uint32(weight >> shift), np.uint32(1))
 
 
-@_compiled
-def _sum_weights(row: Int32, begin: int, end: int, top: int, table: UInt32) -> np.int64:
+@compiled
+def _sum_weights(row: Int32, begin: int, end: int, top: int) -> np.int64:
     """Sum of the weights of the symbols begin <= v < end."""
     total = np.int64(0)
     for block in range(begin, end, BLOCK):
         partial = np.uint32(0)
         for v in range(block, min(block + BLOCK, end)):
-            partial = np.uint32(partial + _weight(row[v], top, table))
+            partial = np.uint32(partial + token_weight(row[v], top))
         total += np.int64(partial)
     return total
 
 
-@_compiled
-def _fill_weights(row: Int32, top: int, table: UInt32, weights: UInt32, sums: Int64) -> np.int64:
+@compiled
+def _fill_weights(row: Int32, top: int, weights: UInt32, sums: Int64) -> np.int64:
     """Write each symbol's weight and each block's sum; returns the total."""
     total = np.int64(0)
     for block in range(sums.shape[0]):
         partial = np.uint32(0)
         for v in range(block * BLOCK, min(block * BLOCK + BLOCK, row.shape[0])):
-            weight = _weight(row[v], top, table)
+            weight = token_weight(row[v], top)
             weights[v] = weight
             partial = np.uint32(partial + weight)
         sums[block] = np.int64(partial)
@@ -81,7 +70,7 @@ def _fill_weights(row: Int32, top: int, table: UInt32, weights: UInt32, sums: In
     return total
 
 
-@_compiled
+@compiled
 def _carry(out: Bytes, end: int) -> None:
     at = end - 1
     while out[at] == 255:
@@ -90,19 +79,24 @@ def _carry(out: Bytes, end: int) -> None:
     out[at] += 1
 
 
+def with_room(out: Bytes, state: Int64, more: int) -> Bytes:
+    """`out`, longer where `more` bytes and the end would not fit behind what an encoder has written."""
+    room = int(state[2]) + more + TAIL
+    if room <= len(out):
+        return out
+    return np.concatenate([out, np.zeros(max(room, 2 * len(out)) - len(out), dtype=np.uint8)])
+
+
 def encoder_state() -> Int64:
     """[low, span, bytes written] of an encoder that has coded nothing."""
     return np.array([0, SPAN_FULL, 0], dtype=np.int64)
 
 
-@_compiled
-def encode_tokens(
-    logits: Int32, targets: Int32, alive: Int32, table: UInt32, state: Int64, out: Bytes
-) -> None:
+@compiled
+def encode_tokens(logits: Int32, targets: Int32, alive: Int32, state: Int64, out: Bytes) -> None:
     """Code targets [S, T] under logits int32 [S, T, V]: step by step, and the first alive[t] streams of each.
 
     Args:
-        table: uint32 [1024], `exp2_table()`.
         state: from `encoder_state()`, updated.
         out: every byte written so far and room for MAX_BYTES_PER_TOKEN more a token.
     """
@@ -113,9 +107,9 @@ def encode_tokens(
             row = logits[s, t]
             target = targets[s, t]
             top = _maximum(row)
-            cum = _sum_weights(row, 0, target, top, table)
-            after = cum + _sum_weights(row, target, target + 1, top, table)
-            total = after + _sum_weights(row, target + 1, vocab, top, table)
+            cum = _sum_weights(row, 0, target, top)
+            after = cum + _sum_weights(row, target, target + 1, top)
+            total = after + _sum_weights(row, target + 1, vocab, top)
             r = span // total
             low += r * cum
             span = span - r * cum if after == total else r * (after - cum)
@@ -130,7 +124,7 @@ def encode_tokens(
     state[0], state[1], state[2] = low, span, end
 
 
-@_compiled
+@compiled
 def finish_encoding(state: Int64, out: Bytes) -> int:
     """Write the fewest bytes that name a number of the final interval (at most 7); returns the length."""
     low, span, end = state[0], state[1], state[2]
@@ -155,8 +149,7 @@ def decoder_state(data: Bytes) -> Int64:
     return np.array([int.from_bytes(head, "big"), SPAN_FULL, TAIL], dtype=np.int64)
 
 
-@_compiled
-def decode_tokens(logits: Int32, table: UInt32, data: Bytes, state: Int64, ids: Int32) -> bool:
+def decode_tokens(logits: Int32, data: Bytes, state: Int64, ids: Int32) -> bool:
     """Decode one token of each stream into ids [S], under logits int32 [S, V].
 
     Args:
@@ -165,13 +158,19 @@ def decode_tokens(logits: Int32, table: UInt32, data: Bytes, state: Int64, ids: 
     Returns:
         False when the data ended before the tokens did: it is damaged.
     """
-    offset, span, position = state[0], state[1], state[2]
     vocab = logits.shape[1]
-    weights = np.empty(vocab, dtype=np.uint32)
     sums = np.empty((vocab + BLOCK - 1) // BLOCK, dtype=np.int64)
+    return _decode_tokens(logits, data, state, ids, np.empty(vocab, dtype=np.uint32), sums)
+
+
+@compiled
+def _decode_tokens(
+    logits: Int32, data: Bytes, state: Int64, ids: Int32, weights: UInt32, sums: Int64
+) -> bool:
+    offset, span, position = state[0], state[1], state[2]
     for s in range(logits.shape[0]):
         row = logits[s]
-        total = _fill_weights(row, _maximum(row), table, weights, sums)
+        total = _fill_weights(row, _maximum(row), weights, sums)
         r = span // total
         target = min(offset // r, total - 1)
         cum, block = np.int64(0), 0
@@ -197,13 +196,17 @@ def decode_tokens(logits: Int32, table: UInt32, data: Bytes, state: Int64, ids: 
     return True
 
 
-@_compiled
-def code_lengths(logits: Int32, targets: Int32, table: UInt32) -> npt.NDArray[np.float64]:
+def code_lengths(logits: Int32, targets: Int32) -> npt.NDArray[np.float64]:
     """Bits that each of targets [N] costs under logits int32 [N, V]: log2(total / weight), float64 [N]."""
     bits = np.empty(logits.shape[0], dtype=np.float64)
+    _code_lengths(logits, targets, bits)
+    return bits
+
+
+@compiled
+def _code_lengths(logits: Int32, targets: Int32, bits: npt.NDArray[np.float64]) -> None:
     for n in range(logits.shape[0]):
         row = logits[n]
         top = _maximum(row)
-        weight = _sum_weights(row, targets[n], targets[n] + 1, top, table)
-        bits[n] = np.log2(_sum_weights(row, 0, row.shape[0], top, table) / weight)
-    return bits
+        weight = _sum_weights(row, targets[n], targets[n] + 1, top)
+        bits[n] = np.log2(_sum_weights(row, 0, row.shape[0], top) / weight)

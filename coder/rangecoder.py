@@ -25,18 +25,25 @@ TOTAL_LIMIT = 1 << 39
 TAIL = CODE_BITS // 8  # zeros that may be read past the end
 
 
-def weights_reference(logits: Sequence[int], table: Sequence[int]) -> list[int]:
+def weights_reference(logits: Sequence[int]) -> list[int]:
     """Integer weights of the symbols, from logits in units of 2^-10 bits.
+
+    With d the distance from the largest logit, a weight is 2^22 * 2^-(d / 1024) to within 0.33%: the fraction
+    of the power by 1 - x (a - b x), a = 704512 / 2^20 and b = 176 / 2^10, which is exact at both ends.
 
     Args:
         logits: V integers of 32 bits.
-        table: `exp2_table()`, 1024 integers.
 
     Returns:
         V integers in 1..2^22.
     """
     top = max(logits)
-    return [max(1, int(table[(top - z) & 1023]) >> min((top - z) >> 10, 31)) for z in logits]
+    weights: list[int] = []
+    for logit in logits:
+        whole, part = divmod(top - logit, 1024)
+        weight = (1 << 22) - (part * (704512 - 176 * part) >> 8)
+        weights.append(max(1, weight >> min(whole, 31)))
+    return weights
 
 
 class RangeEncoder:

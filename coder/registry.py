@@ -7,16 +7,19 @@ that is chosen is loaded, and verified.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .container import MODEL, PREFIX, UNKNOWN, Segment
+from .container import BY_MODEL, PREFIX, UNKNOWN, Segment
 from .errors import LaconicError
 
 if TYPE_CHECKING:
-    from .codec import Model, Report
+    from .model import Model
+    from .report import Report
+
+Name = str | os.PathLike[str]
 
 VARIABLE = "LACONIC_CHECKPOINTS"
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
@@ -70,7 +73,7 @@ def _what_is_here() -> str:
     return ", ".join(names) or "none"
 
 
-def find(wanted: str | os.PathLike[str]) -> Listing:
+def find(wanted: Name) -> Listing:
     """The checkpoint that a name, a path or the first digits of an id (at least 4) stand for.
 
     A name is taken before a folder here that is called the same: ./NAME or a Path means the folder.
@@ -109,8 +112,8 @@ def find(wanted: str | os.PathLike[str]) -> Listing:
 def open_model(listing: Listing, engine: str | None = None, threads: int | None = None) -> "Model":
     """Load and verify a checkpoint, and choose its engine (see `load_engine`)."""
     from .checkpoint import FrozenCheckpoint
-    from .codec import Model
     from .engine import load_engine
+    from .model import Model
 
     checkpoint = FrozenCheckpoint.load(listing.path)
     return Model(checkpoint, load_engine(checkpoint, engine, threads))
@@ -121,23 +124,28 @@ class Decoder:
 
     def __init__(
         self,
-        extra: "str | os.PathLike[str] | Model | None" = None,
+        extra: "Name | Sequence[Name] | Model | None" = None,
         engine: str | None = None,
         threads: int | None = None,
+        memory: int | None = None,
     ) -> None:
         """
         Args:
-            extra: a checkpoint (path, name, id, or opened) beside those in the known folders; a path, name
-                or id is also what decodes a damaged file that does not tell its checkpoint any more.
+            extra: checkpoints (path, name, id, or opened) beside those in the known folders; paths, names
+                and ids are also what decodes a damaged file that does not tell its checkpoint any more.
+            memory: bytes that a segment's mixer may take (None: 1 GiB).
         """
         self.engine = engine
         self.threads = threads
+        self.memory = memory
         self.models: dict[bytes | None, Model] = {}
-        self.extra: Listing | None = None
+        self.extra: list[Listing] = []
         if isinstance(extra, str | os.PathLike):
-            self.extra = find(extra)
+            self.extra = [find(extra)]
+        elif isinstance(extra, Sequence):
+            self.extra = [find(name) for name in extra]
         elif extra is not None:
-            self.models[extra.checkpoint.id[:PREFIX]] = extra
+            self.models[extra.prefixes] = extra
         self.report: Report | None = None
 
     def __call__(self, segment: Segment, checkpoint: bytes | None) -> bytes:
@@ -146,22 +154,30 @@ class Decoder:
         Raises:
             LaconicError: it is damaged, or its checkpoint is not here.
         """
-        from .codec import decode_segment
+        from .codec import MEMORY_LIMIT, decode_segment
 
-        model = self._model(checkpoint) if segment.method == MODEL else None
-        return decode_segment(segment, model, self.report)
+        model = self._model(checkpoint) if segment.method in BY_MODEL else None
+        return decode_segment(segment, model, self.report, self.memory or MEMORY_LIMIT)
 
     def _model(self, prefix: bytes | None) -> "Model":
         if prefix not in self.models:
             self.models[prefix] = self._open(prefix)
         return self.models[prefix]
 
-    def _open(self, prefix: bytes | None) -> "Model":
+    def _open(self, prefixes: bytes | None) -> "Model":
+        """The checkpoints that a file names by their prefixes, joined."""
+        from .model import ensemble
+
+        if prefixes == UNKNOWN and self.extra:
+            return ensemble([open_model(listing, self.engine, self.threads) for listing in self.extra])
+        if not prefixes:
+            raise LaconicError("the file needs a checkpoint and does not name it: name it by -m PATH")
+        starts = range(0, len(prefixes), PREFIX)
+        return ensemble([self._open_one(prefixes[start : start + PREFIX]) for start in starts])
+
+    def _open_one(self, prefix: bytes) -> "Model":
         """The first sound checkpoint of that id: a damaged copy does not hide a good one."""
-        known = [*([] if self.extra is None else [self.extra]), *available()]
-        matching = [listing for listing in known if prefix and listing.id[:PREFIX] == prefix]
-        if prefix == UNKNOWN and self.extra is not None:
-            matching = [self.extra]
+        matching = [listing for listing in [*self.extra, *available()] if listing.id[:PREFIX] == prefix]
         failure: LaconicError | None = None
         for listing in matching:
             try:
@@ -170,8 +186,6 @@ class Decoder:
                 failure = failure or error
         if failure is not None:
             raise failure
-        if not prefix:
-            raise LaconicError("the file needs a checkpoint and does not name it: name it by -m PATH")
         raise LaconicError(
             f"the file was made with checkpoint {prefix.hex()}, which is not here: name its folder by "
             f"-m PATH or by {VARIABLE}; here are: {_what_is_here()}"

@@ -14,7 +14,6 @@ import torch
 from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.engine import load_engine
 from ..coder.files import compress, decompress
-from ..coder.fixedpoint import exp2_table
 from ..coder.kernels import code_lengths
 from ..data.batches import sequence_batch
 from ..data.shards import read_manifest, shard_path
@@ -61,7 +60,7 @@ def compare(
         nats = module.code_length(transformer(torch.from_numpy(inputs)), torch.from_numpy(targets))
         float_nats += float(nats) * targets.size
         logits = engine.advance(engine.start(len(inputs)), inputs)
-        bits = code_lengths(logits.reshape(targets.size, -1), targets.ravel().astype(np.int32), exp2_table())
+        bits = code_lengths(logits.reshape(targets.size, -1), targets.ravel().astype(np.int32))
         integer_bits += float(bits.sum())
         num_bytes += int(lengths[targets].sum())
     return Comparison(float_nats / math.log(2) / num_bytes, integer_bits / num_bytes, num_bytes)

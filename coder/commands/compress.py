@@ -7,13 +7,15 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from .. import registry
+from ..codec import LEVELS
 from ..errors import LaconicError
-from ..files import SEGMENT_SIZE, SUFFIX, check_sizes, compress_stream
+from ..files import SEGMENT_SIZE, SUFFIX, check_sizes, compress_stream, open_model
+from ..mixing.experts import DEFAULT_LEVEL
 from ..progress import Progress
 from . import shared
 
 if TYPE_CHECKING:
-    from ..codec import Model
+    from ..model import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +23,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-m",
         "--model",
-        default=registry.DEFAULT,
+        action="append",
         metavar="CHECKPOINT",
-        help="folder, name or id of a checkpoint, or none (default: %(default)s)",
+        help=f"folder, name or id of a checkpoint, or none (default: {registry.DEFAULT}); repeated, those of one "
+        "vocabulary predict together",
     )
+    for level in LEVELS:
+        text = {1: "the model alone: the fastest", 2: "up to -9: more experts around it, smaller and slower"}
+        parser.add_argument(
+            f"-{level}",
+            dest="level",
+            action="store_const",
+            const=level,
+            help=text.get(level, argparse.SUPPRESS),
+        )
+    parser.set_defaults(level=DEFAULT_LEVEL)
     shared.add_output(parser)
     shared.add_engine(parser)
     parser.add_argument(
@@ -38,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=shared.size,
         default=SEGMENT_SIZE,
         metavar="BYTES",
-        help="of what is decoded at once, up to 256M (default: 1M)",
+        help=f"of what is decoded at once, up to 256M (default: {SEGMENT_SIZE >> 20}M)",
     )
 
 
@@ -47,11 +60,11 @@ def run(args: argparse.Namespace) -> int:
     if several and (args.stdout or args.output is not None):
         return shared.usage_error("a .lac file holds one file: give one, or leave out -o and -c")
     check_sizes(args.streams, args.segment_size)
-    listing = None if args.model == "none" else registry.find(args.model)
+    names = [registry.find(name).path for name in args.model or [registry.DEFAULT] if name != "none"]
 
     @cache
     def model() -> "Model | None":
-        return None if listing is None else registry.open_model(listing, args.engine, args.threads)
+        return open_model(names, args.engine, args.threads)
 
     def one(name: str) -> None:
         with shared.opened(name, compressed=False) as source:
@@ -61,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
                 progress = Progress(shared.label(name), total, not args.quiet)
                 try:
                     totals = compress_stream(
-                        source, target, model(), args.streams, args.segment_size, progress
+                        source, target, model(), args.streams, args.segment_size, progress, args.level
                     )
                 finally:
                     progress.clear()

@@ -5,7 +5,7 @@ import io
 from typing import BinaryIO
 
 from ..access import Layout, read_header, read_layout
-from ..container import METHOD_NAMES, MODEL, PREFIX, VERSION
+from ..container import BY_MODEL, METHOD_NAMES, PREFIX, VERSION
 from ..registry import available
 from . import shared
 
@@ -26,11 +26,13 @@ def run(args: argparse.Namespace) -> int:
 def describe(file: BinaryIO, layout: Layout) -> str:
     """The lines that `laconic info` prints for a file."""
     methods: dict[str, int] = dict.fromkeys(METHOD_NAMES, 0)
-    tokens, streams = 0, set[int]()
+    tokens, streams, levels = 0, set[int](), set[int]()
     for entry in layout.entries:
         header, _ = read_header(file, layout, entry)
         methods[METHOD_NAMES[header.method]] += 1
-        if header.method == MODEL:
+        if header.profile:
+            levels.add(header.profile >> 4)
+        if header.method in BY_MODEL:
             tokens += header.tokens
             streams.add(header.streams)
     used = ", ".join(f"{count:,} {name}" for name, count in methods.items() if count)
@@ -41,6 +43,8 @@ def describe(file: BinaryIO, layout: Layout) -> str:
         ("original", f"{layout.original_length:,} bytes"),
         ("compressed", f"{layout.size:,} bytes"),
     ]
+    if levels:
+        rows.append(("level", ", ".join(str(level) for level in sorted(levels))))
     if streams:
         low, high = min(streams), max(streams)
         rows.append(("tokens", f"{tokens:,}"))
@@ -54,5 +58,6 @@ def describe(file: BinaryIO, layout: Layout) -> str:
 def _checkpoint(prefix: bytes | None) -> str:
     if prefix is None:
         return "none"
-    names = [listing.name for listing in available() if listing.id[:PREFIX] == prefix]
-    return f"{prefix.hex()} ({names[0] if names else 'not here'})"
+    parts = [prefix[start : start + PREFIX] for start in range(0, len(prefix), PREFIX)]
+    names = {listing.id[:PREFIX]: listing.name for listing in available()}
+    return ", ".join(f"{part.hex()} ({names.get(part, 'not here')})" for part in parts)

@@ -40,15 +40,18 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_decoder(parser: argparse.ArgumentParser) -> None:
-    text = "one more checkpoint to decode with: folder, name or id"
-    parser.add_argument("-m", "--model", metavar="CHECKPOINT", help=text)
+    text = "one more checkpoint to decode with: folder, name or id; may be repeated"
+    parser.add_argument("-m", "--model", action="append", metavar="CHECKPOINT", help=text)
+    parser.add_argument(
+        "--memory", type=size, metavar="BYTES", help="that a segment's mixer may take (default: 1024M)"
+    )
     add_engine(parser)
 
 
 def decoder(args: argparse.Namespace) -> Decoder:
     """As -m, --engine and -T say."""
-    model = None if args.model in (None, "none") else find(args.model).path
-    return Decoder(model, args.engine, args.threads)
+    models = [find(name).path for name in args.model or [] if name != "none"]
+    return Decoder(models, args.engine, args.threads, args.memory)
 
 
 def count(text: str) -> int:
@@ -59,8 +62,8 @@ def count(text: str) -> int:
 
 
 def size(text: str) -> int:
-    """An argument in bytes: 1000, 64K, 4M (binary units)."""
-    units = {"K": 1 << 10, "M": 1 << 20}
+    """An argument in bytes: 1000, 64K, 4M, 1G (binary units)."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     unit = units.get(text[-1:].upper(), 1)
     return count(text if unit == 1 else text[:-1]) * unit
 

@@ -11,7 +11,7 @@ EXPERTS = (
     "order 4",
     "order 6",
     "word",  # letters since the word began, and the byte before
-    "shape",  # the last eight runs of lower case, capitals, digits, bytes from 128 up; single other bytes
+    "shape",  # the last seven runs of letters, of digits, of bytes from 128 up, and single other bytes
     "column",  # of the line, and the byte above
     "order 5",
     "skip 2",  # the two bytes before the last two

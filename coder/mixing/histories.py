@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 WHOLE = 4  # bits of a history that is kept as it is
-BOUNDS = (40, 20, 12, 8, 5)  # of the larger count, by the smaller
-KEPT = (0, 1, 2, 3, 4, 5, 5, 6, 7)  # of a count that is contradicted; the last for all above
+BOUNDS = (28, 24, 16, 10, 6)  # of the larger count, by the smaller
+KEPT = (0, 1, 2, 2, 3, 3, 3, 4, 4)  # of a count that is contradicted; the last for all above
 
 Counts = tuple[int, int, int]  # zeros, ones, last bit
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compiled import compiled, inlined
+from ..kernels import token_weight
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -28,9 +29,8 @@ BYTES, RECORD = range(2)
 # Inputs: bias, two matches, order 1 twice, experts twice each, models twice each.
 BIAS, MATCHES, ORDER_1, FIRST_EXPERT = 0, 1, 3, 5
 # Weight vectors of each set.
-SETS = 5
-SET_SIZES = (256, 288, 768, 4112, 144)
-SET_STARTS = (0, 256, 544, 1312, 5424, 5568)  # and their end
+SETS = 6
+SET_STARTS = (0, 256, 544, 1312, 3376, 5440, 5584)  # and their end
 
 SLOT = 16  # bytes of a slot: a check and 15 histories
 CHECK_SHIFT = 40
@@ -43,7 +43,7 @@ LEAST_MATCH = (5, 11)
 VERIFIED = 32  # bytes that a candidate is compared over, at most
 RECORD_MAX = 4096
 WEIGHT_LIMIT = 1 << 22
-RATE_BYTES = 4096  # after so many bytes the extra learning rate has halved
+RATE_BYTES = 1 << 15  # after so many bytes the extra learning rate has halved
 MAP_LIMIT, ORDER_1_LIMIT = 600, 1000  # uses after which a map's rate stays
 SPAN_FULL, SPAN_LOW, TOP_SHIFT, TAIL = 1 << 56, 1 << 48, 48, 7
 MAX_BYTES_PER_DECISION = 3  # a probability of 2^-16 costs two, and the rest of the byte before
@@ -204,7 +204,7 @@ def _push_byte(m: Mixing, s: int, byte: int) -> None:
         stream[WORD_BEFORE] = stream[WORD]
         stream[WORD] = 0
     kind = byte + 4
-    if 97 <= byte <= 122:
+    if 97 <= lower <= 122:
         kind = 1
     elif 48 <= byte <= 57:
         kind = 2
@@ -309,12 +309,7 @@ def _fill_weights(row: Int32, weights: UInt32, sums: Int64) -> None:
     for v in range(1, row.shape[0]):
         top = max(top, row[v])
     for v in range(row.shape[0]):
-        distance = np.uint32(top - row[v])
-        part = np.uint32(distance & np.uint32(1023))
-        slope = np.uint32(np.uint32(704512) - np.uint32(np.uint32(176) * part))
-        weight = np.uint32(np.uint32(1 << 22) - np.uint32(np.uint32(part * slope) >> np.uint32(8)))
-        shift = min(np.uint32(distance >> np.uint32(10)), np.uint32(31)) & np.uint32(31)
-        weights[v] = max(np.uint32(weight >> shift), np.uint32(1))
+        weights[v] = token_weight(row[v], top)
     total = np.int64(0)
     for block in range(sums.shape[0]):
         sums[block] = total
@@ -382,7 +377,9 @@ def code_tokens(
             rate = p[RATE] + p[EXTRA_RATE] * RATE_BYTES // (RATE_BYTES + m.counts[BYTES])
             for k in range(models):
                 _fill_weights(logits[k, s, t], weights_of[k], sums_of[k])
-                totals[k] = _before(weights_of[k], sums_of[k], vocab - 1, 0) + np.int64(weights_of[k, vocab - 1])
+                totals[k] = _before(weights_of[k], sums_of[k], vocab - 1, 0) + np.int64(
+                    weights_of[k, vocab - 1]
+                )
                 below[k], above[k] = 0, totals[k]
             token = np.int64(ids[s, t])
             node, depth, nibble = 0, 0, -1
@@ -423,7 +420,11 @@ def code_tokens(
                         nibble = bit_number >> 2
                         hits = 0
                         for k in range(experts):
-                            h = contexts[k] if nibble == 0 else _hash(contexts[k], partial >> (bit_number - 4))
+                            h = (
+                                contexts[k]
+                                if nibble == 0
+                                else _hash(contexts[k], partial >> (bit_number - 4))
+                            )
                             base = k << (slot_bits + 4)
                             slot[k] = _find(slots, base, h, slot_mask, m.zeros, m.ones)
                             if (k < 4 or k == 7) and slots[slot[k] + 1] != 0:
@@ -454,16 +455,9 @@ def code_tokens(
                     vectors[0] = partial
                     vectors[1] = (length_0 if match_map_0 >= 0 else 0) << 3 | hits
                     vectors[2] = nibble << 8 | last
-                    if m.counts[RECORD] > 0:
-                        once = np.int64(0)
-                        if stream[POSITION] >= m.counts[RECORD]:
-                            once = np.int64(
-                                m.history[(s << ring) + ((stream[POSITION] - m.counts[RECORD]) & ring_mask)]
-                            )
-                        vectors[3] = 2048 + (once << 3 | bit_number)
-                    else:
-                        vectors[3] = (stream[HISTORY] >> 8 & 255) << 3 | bit_number
-                    vectors[4] = bit_number
+                    vectors[3] = (stream[HISTORY] >> 8 & 255) << 3 | bit_number
+                    vectors[4] = min(stream[POSITION] - stream[LINE], 255) << 3 | bit_number
+                    vectors[5] = bit_number
                 else:
                     bit_number = 0
                     for k in range(experts):
@@ -486,8 +480,9 @@ def code_tokens(
                     vectors[0] = 0
                     vectors[1] = 256 + length_0
                     vectors[2] = 512 | last
-                    vectors[3] = 4096 + min(depth, 15)
-                    vectors[4] = 8
+                    vectors[3] = 2048 + min(depth, 15)
+                    vectors[4] = 2048 + min(depth, 15)
+                    vectors[5] = 8
                 for k in range(models):
                     middle = _before(weights_of[k], sums_of[k], np.int64(row[1]), totals[k])
                     middles[k] = middle
@@ -496,7 +491,7 @@ def code_tokens(
                     x[first_model + 2 * k] = stretched
                     x[first_model + 2 * k + 1] = (m.squash[stretched + 4096] - 32768) >> 5
                     if k == 0:
-                        vectors[4] += ((stretched + 4096) >> 9) * 9
+                        vectors[5] += ((stretched + 4096) >> 9) * 9
 
                 # Mix.
                 total = np.int64(0)

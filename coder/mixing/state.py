@@ -1,6 +1,8 @@
 """What a segment's mixer begins with."""
 
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -8,11 +10,12 @@ from ..errors import LaconicError
 from . import kernels as k
 from .experts import EXPERTS, LEVELS, experts_of
 from .histories import histories
+from .prior import INPUTS, MAPS, Prior
 from .tables import log2_table, rate_table, squash_table, stretch_table
 from .tree import TokenTree
 
 INPUT_GROUP = 8  # inputs are padded to a multiple
-RATE, EXTRA_RATE, FINAL_RATE = 40, 80, 10
+RATE, EXTRA_RATE, FINAL_RATE = 16, 100, 10
 FIRST_WEIGHT, MODEL_WEIGHT = 9175, 32768  # of experts, 0.14, and of all models together, 0.5
 SLOT_BITS = (10, 22)
 RING_BITS = (13, 28)
@@ -36,6 +39,16 @@ class Shape:
     models: int
     slot_bits: int
     ring_bits: int
+
+    @property
+    def profile(self) -> int:
+        """Level and slots in one byte, as a segment's header has them."""
+        return self.level << 4 | self.slot_bits - SLOT_BITS[0]
+
+    @staticmethod
+    def unpack_profile(profile: int) -> tuple[int, int]:
+        """(level, slot_bits)."""
+        return profile >> 4, SLOT_BITS[0] + (profile & 15)
 
     @property
     def memory(self) -> int:
@@ -70,7 +83,7 @@ def shape_for(length: int, level: int, streams: int, models: int, slot_bits: int
     ring = bits if streams == 1 else (2 * length // streams).bit_length()
     ring = max(low, min(high, ring, RING_TOTAL_BITS - max(0, streams - 1).bit_length()))
     if slot_bits is None:
-        slot_bits = max(SLOT_BITS[0], min(22 if level == 9 else 20, bits + 1))
+        slot_bits = max(SLOT_BITS[0], min(21 if level == 9 else 20, bits + 1))
     return Shape(level, streams, models, slot_bits, ring)
 
 
@@ -79,21 +92,35 @@ def tree_arrays(tree: TokenTree) -> k.Tree:
     return k.Tree(tree.nodes, tree.token_bytes, tree.token_ends)
 
 
-def fresh(shape: Shape, vocab_size: int = 256) -> k.Mixing:
-    """The state before the first token."""
-    experts, inputs = experts_of(shape.level), shape.inputs
+@cache
+def default_prior() -> Prior:
+    """Where no checkpoint gives one: all experts alike, and histories at their word."""
     states = histories()
     zeros, ones = states.zeros.astype(np.int64), states.ones.astype(np.int64)
-    chance = ((2 * ones + 1) << 16) // (2 * (zeros + ones) + 2)
-    maps = np.tile((chance << 16).astype(np.uint32), experts + 4)
-    lengths = np.arange(k.MATCH_LENGTHS, dtype=np.int64) + 3
-    doubt = (1 << 22) // lengths
-    match_maps = np.tile(np.stack([doubt, (1 << 22) - doubt], axis=1).reshape(-1), 2).astype(np.int32)
-    weights = np.zeros((k.SET_STARTS[-1], inputs), dtype=np.int32)
+    chance = ((2 * ones + 1) << 22) // (2 * (zeros + ones) + 2)
+    doubt = (1 << 22) // (np.arange(k.MATCH_LENGTHS, dtype=np.int64) + 3)
+    matches = np.tile(np.stack([doubt, (1 << 22) - doubt], axis=1).reshape(-1), 2)
+    weights = np.zeros((k.SETS, INPUTS), dtype=np.int32)
     weights[:, : k.FIRST_EXPERT] = FIRST_WEIGHT
-    first_model = k.FIRST_EXPERT + 2 * experts
-    weights[:, k.FIRST_EXPERT : first_model : 2] = FIRST_WEIGHT
-    weights[:, first_model : first_model + 2 * shape.models : 2] = MODEL_WEIGHT // max(1, shape.models)
+    weights[:, k.FIRST_EXPERT :: 2] = FIRST_WEIGHT
+    weights[:, -2] = MODEL_WEIGHT
+    rates = np.array([RATE, EXTRA_RATE, FINAL_RATE], dtype=np.int32)
+    return Prior(weights, np.tile(chance, (MAPS, 1)).astype(np.int32), matches.astype(np.int32), rates)
+
+
+def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.Mixing:
+    """The state before the first token."""
+    experts, inputs = experts_of(shape.level), shape.inputs
+    states, prior = histories(), prior or default_prior()
+    used = k.FIRST_EXPERT + 2 * experts
+    weights = np.zeros((k.SET_STARTS[-1], inputs), dtype=np.int32)
+    for number, (begin, end) in enumerate(pairwise(k.SET_STARTS)):
+        weights[begin:end, :used] = prior.weights[number, :used]
+        for model in range(shape.models):
+            at = used + 2 * model
+            weights[begin:end, at : at + 2] = prior.weights[number, -2:] // shape.models
+    rows = [*range(experts), *range(len(EXPERTS), MAPS)]
+    maps = (prior.maps[rows].astype(np.uint32) << 10).reshape(-1)
     squash = squash_table()
     sets = k.SETS if shape.models else k.SETS - 1
     steps = np.clip((np.arange(k.APM_STEPS) - 16) * k.APM_WIDTH, -4095, 4095) + 4096
@@ -103,7 +130,7 @@ def fresh(shape: Shape, vocab_size: int = 256) -> k.Mixing:
         order_1=np.zeros(1 << 16, dtype=np.uint8),
         ends=np.zeros(k.ENDS, dtype=np.uint8),
         maps=maps,
-        match_maps=match_maps,
+        match_maps=prior.matches.copy(),
         weights=weights,
         final=np.full(256 * k.SETS, 65536 // sets, dtype=np.int32),
         apm=np.tile(squash[steps] * 64, 2 * k.APM_CONTEXTS).astype(np.int32),
@@ -114,7 +141,7 @@ def fresh(shape: Shape, vocab_size: int = 256) -> k.Mixing:
         records=np.zeros(k.RECORD_MAX, dtype=np.int32),
         streams=np.zeros((shape.streams, k.COLUMNS), dtype=np.int64),
         counts=np.zeros(2, dtype=np.int64),
-        parameters=np.array([*parameters, RATE, EXTRA_RATE, FINAL_RATE], dtype=np.int64),
+        parameters=np.array([*parameters, *prior.rates.tolist()], dtype=np.int64),
         following=states.following,
         zeros=states.zeros,
         ones=states.ones,

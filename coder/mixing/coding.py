@@ -1,0 +1,147 @@
+"""Segments by context mixing: bytes by the experts alone, or tokens by models and experts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import kernels as rangecoder
+from ..container import EXPERTS, MIXED, DamageError, Segment
+from ..direct import check_end
+from ..errors import LaconicError
+from ..lockstep import IdArray, chunk_steps, fed_before, in_lockstep, num_streams, stream_starts
+from ..model import Model
+from ..report import Report
+from . import kernels
+from .state import Shape, fresh, shape_for, tree_arrays
+from .tree import byte_tree
+
+STEPS = 1 << 15  # bytes that are coded between two reports, without a model
+# Decisions a token, beyond eight for each of its bytes: where it ends, and which of its equals it is.
+SPARE_DECISIONS = 96
+NO_LOGITS = np.zeros((0, 1, 1, 256), dtype=np.int32)
+
+
+def encode_experts(data: bytes, level: int, limit: int, report: Report | None = None) -> Segment | None:
+    """`data` by the experts alone; None as soon as it is clear that `limit` bytes are less."""
+    shape = shape_for(len(data), level, 1, 0)
+    ids = np.frombuffer(data, dtype=np.uint8).astype(np.int32)[None]
+    alive, tree, mixing = np.ones(len(data), dtype=np.int32), tree_arrays(byte_tree()), fresh(shape)
+    coder, out = rangecoder.encoder_state(), np.zeros(0, dtype=np.uint8)
+    for begin in range(0, len(data), STEPS):
+        piece = np.ascontiguousarray(ids[:, begin : begin + STEPS])
+        out = rangecoder.with_room(out, coder, 8 * kernels.MAX_BYTES_PER_DECISION * piece.size)
+        kernels.code_tokens(False, piece, alive[: piece.size], NO_LOGITS, tree, mixing, coder, out)
+        if coder[2] > limit:
+            return None
+        if report is not None:
+            report(min(1.0, (begin + STEPS) / len(data)))
+    length = rangecoder.finish_encoding(coder, out)
+    return Segment(EXPERTS, len(data), out[:length].tobytes(), profile=shape.profile)
+
+
+def decode_experts(segment: Segment, memory: int, report: Report | None = None) -> bytes:
+    """Raises DamageError where the payload is not what an encoder writes, LaconicError for too much memory."""
+    shape = _shape(segment, 0, memory)
+    ids = np.zeros((1, segment.original_length), dtype=np.int32)
+    tree, mixing = tree_arrays(byte_tree()), fresh(shape)
+    data, coder = _source(segment.payload)
+    for begin in range(0, segment.original_length, STEPS):
+        piece = np.zeros((1, min(STEPS, segment.original_length - begin)), dtype=np.int32)
+        alive = np.ones(piece.size, dtype=np.int32)
+        _decode(piece, alive, NO_LOGITS, tree, mixing, coder, data)
+        ids[:, begin : begin + STEPS] = piece
+        if report is not None:
+            report(begin / segment.original_length)
+    check_end(coder, data)
+    return ids.astype(np.uint8).tobytes()
+
+
+def encode_mixed(
+    data: bytes, model: Model, level: int, streams: int | None, limit: int, report: Report | None = None
+) -> Segment | None:
+    """`data` by models and experts; None as soon as it is clear that `limit` bytes are less."""
+    ids, vocab = model.tokenize(data), model.engine.vocab_size
+    streams = num_streams(len(ids), streams)
+    shape = shape_for(len(data), level, streams, len(model.members))
+    targets, alive = in_lockstep(ids, streams)
+    fed = fed_before(targets, vocab)
+    chunk = max(1, chunk_steps(streams, vocab) // shape.models)
+    longest = int(np.diff(model.tree.token_ends).max())
+    tree, mixing = tree_arrays(model.tree), fresh(shape, vocab, model.prior)
+    states = [member.engine.start(streams) for member in model.members]
+    coder, out = rangecoder.encoder_state(), np.zeros(0, dtype=np.uint8)
+    for begin in range(0, len(alive), chunk):
+        coded = np.ascontiguousarray(targets[:, begin : begin + chunk])
+        room = (8 * longest + SPARE_DECISIONS) * kernels.MAX_BYTES_PER_DECISION * coded.size
+        out = rangecoder.with_room(out, coder, room)
+        logits = _predict(model, states, fed[:, begin : begin + chunk])
+        kernels.code_tokens(False, coded, alive[begin : begin + chunk], logits, tree, mixing, coder, out)
+        if coder[2] > limit:
+            return None
+        if report is not None:
+            report(min(1.0, (begin + chunk) / len(alive)))
+    length = rangecoder.finish_encoding(coder, out)
+    return Segment(MIXED, len(data), out[:length].tobytes(), len(ids), streams, shape.profile)
+
+
+def decode_mixed(segment: Segment, model: Model, memory: int, report: Report | None = None) -> bytes:
+    """Raises DamageError where the payload is not what an encoder writes, LaconicError for too much memory."""
+    streams, vocab = segment.streams, model.engine.vocab_size
+    shape = _shape(segment, len(model.members), memory)
+    starts, steps = stream_starts(segment.tokens, streams), -(-segment.tokens // streams)
+    ids = np.zeros(segment.tokens, dtype=np.int32)
+    tree, mixing = tree_arrays(model.tree), fresh(shape, vocab, model.prior)
+    states = [member.engine.start(streams) for member in model.members]
+    data, coder = _source(segment.payload)
+    fed = np.full((streams, 1), vocab, dtype=np.int32)
+    for step in range(steps):
+        alive = min(streams, segment.tokens - streams * step)
+        logits = _predict(model, states, fed)
+        _decode(fed, np.array([alive], dtype=np.int32), logits, tree, mixing, coder, data)
+        ids[starts[:alive] + step] = fed[:alive, 0]
+        if report is not None and step % 64 == 0:
+            report(step / steps)
+    check_end(coder, data)
+    return model.join(ids)
+
+
+def _predict(model: Model, states: Sequence[object], fed: IdArray) -> npt.NDArray[np.int32]:
+    """Logits of every member, int32 [M, S, T, V]."""
+    logits = [member.engine.advance(state, fed) for member, state in zip(model.members, states, strict=True)]
+    return np.ascontiguousarray(logits[0])[None] if len(logits) == 1 else np.stack(logits)
+
+
+def _source(payload: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    data = np.frombuffer(payload, dtype=np.uint8)
+    return data.copy(), rangecoder.decoder_state(data)  # the kernel's type is of what can be written
+
+
+def _decode(
+    ids: IdArray,
+    alive: npt.NDArray[np.int32],
+    logits: npt.NDArray[np.int32],
+    tree: kernels.Tree,
+    mixing: kernels.Mixing,
+    coder: npt.NDArray[np.int64],
+    data: npt.NDArray[np.uint8],
+) -> None:
+    if not kernels.code_tokens(True, ids, alive, logits, tree, mixing, coder, data):
+        raise DamageError("the coded data of a segment ends too early: get the file again")
+
+
+def _shape(segment: Segment, models: int, memory: int) -> Shape:
+    """What the header asks for.
+
+    Raises:
+        LaconicError: it is more memory than is allowed.
+    """
+    level, slot_bits = Shape.unpack_profile(segment.profile)
+    streams = max(1, segment.streams)
+    shape = shape_for(segment.original_length, level, streams, models, slot_bits)
+    if shape.memory > memory:
+        raise LaconicError(
+            f"a segment asks for {-(-shape.memory >> 20):,} MB of memory, allowed are {memory >> 20:,}: "
+            "raise --memory if you trust the file"
+        )
+    return shape

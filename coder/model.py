@@ -1,0 +1,87 @@
+"""What predicts: a checkpoint and its engine, or several that share a vocabulary."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from .container import MAX_CHECKPOINTS, PREFIX
+from .errors import LaconicError
+
+if TYPE_CHECKING:
+    from .checkpoint import FrozenCheckpoint
+    from .engine import Engine
+    from .mixing.prior import Prior
+    from .mixing.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint and the engine that evaluates it; `others` predict beside it."""
+
+    checkpoint: "FrozenCheckpoint"
+    engine: "Engine"
+    others: tuple["Model", ...] = ()
+
+    @property
+    def members(self) -> tuple["Model", ...]:
+        return (self, *self.others)
+
+    @property
+    def prefixes(self) -> bytes:
+        """The first 8 bytes of the id of each member, joined: what a file names."""
+        return b"".join(member.checkpoint.id[:PREFIX] for member in self.members)
+
+    @cached_property
+    def tree(self) -> "TokenTree":
+        from .mixing.tree import build_tree
+
+        return build_tree(self.checkpoint.token_bytes)
+
+    @cached_property
+    def prior(self) -> "Prior | None":
+        """What the mixer begins with: that of the first checkpoint."""
+        return self.checkpoint.prior
+
+    def tokenize(self, data: bytes) -> npt.NDArray[np.int32]:
+        """Token ids whose bytes are `data`.
+
+        Raises:
+            LaconicError: the checkpoint's tokenizer does not give its input back.
+        """
+        ids = np.ascontiguousarray(self.checkpoint.tokenizer.encode(data), dtype=np.int32)
+        if self.join(ids) != data:
+            raise LaconicError(
+                "the checkpoint's tokenizer does not give its input back: get a good copy of the "
+                "checkpoint, or choose -m none"
+            )
+        return ids
+
+    def join(self, ids: npt.NDArray[np.int32]) -> bytes:
+        """The bytes of the ids, put end to end."""
+        token_bytes = self.checkpoint.token_bytes
+        numbers: list[int] = ids.tolist()
+        return b"".join([token_bytes[i] for i in numbers])
+
+
+def ensemble(models: list[Model]) -> Model:
+    """Several models as one.
+
+    Raises:
+        LaconicError: there are too many, one occurs twice, or their vocabularies differ.
+    """
+    first = models[0]
+    if len(models) > MAX_CHECKPOINTS:
+        raise LaconicError(f"{len(models)} checkpoints: a file can name up to {MAX_CHECKPOINTS}")
+    if len({model.checkpoint.id for model in models}) < len(models):
+        raise LaconicError("a checkpoint is named twice: name different ones by -m")
+    for model in models[1:]:
+        if model.checkpoint.token_bytes != first.checkpoint.token_bytes:
+            a, b = (m.checkpoint.path or m.checkpoint.id.hex()[:16] for m in (first, model))
+            raise LaconicError(
+                f"{a} and {b} have different vocabularies and cannot predict together: train one of them "
+                "with the other's tokenizer"
+            )
+    return Model(first.checkpoint, first.engine, tuple(models[1:]))
