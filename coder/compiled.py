@@ -61,7 +61,7 @@ def _cache_folder() -> str | None:
 def compiled(function: _Function) -> _Function:
     """Compile when first called, and keep the machine code on disk where it can be kept.
 
-    A kernel allocates no arrays: without numba's reference counting, calls that pass many arrays cost nothing.
+    A kernel allocates no arrays: without numba's reference counting, passing many of them costs nothing.
     """
     return _compile(function)
 

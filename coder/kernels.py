@@ -34,7 +34,7 @@ def _maximum(row: Int32) -> int:
 
 @inlined
 def token_weight(logit: int, top: int) -> np.uint32:
-    """2^22 * 2^-(distance / 1024), nearly; every value is cut to 32 bits so that the loops around vectorise."""
+    """2^22 * 2^-(distance / 1024), nearly; all is cut to 32 bits so that the loops around vectorise."""
     distance = np.uint32(top - logit)
     part = np.uint32(distance & np.uint32(1023))
     slope = np.uint32(np.uint32(704512) - np.uint32(np.uint32(176) * part))

@@ -182,7 +182,7 @@ class ByteTokenizer:
             raise LaconicError("the tokenizer has a token without bytes: train it with laconic tokenizer")
         if any(a > b for a, b in pairwise(self.token_bytes)):
             raise LaconicError(
-                "the tokenizer's ids are not in the order of their bytes: train it again with laconic tokenizer"
+                "the tokenizer's ids are not in the order of their bytes: train it again by laconic tokenizer"
             )
         self.kind: Kind = "bytes" if kind == "bpe" and size == 256 else kind
         self.vocab_size: int = size

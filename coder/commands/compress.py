@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="CHECKPOINT",
-        help=f"folder, name or id of a checkpoint, or none (default: {registry.DEFAULT}); repeated, those of one "
-        "vocabulary predict together",
+        help=f"folder, name or id of a checkpoint, or none (default: {registry.DEFAULT}); "
+        "repeated, those of one vocabulary predict together",
     )
     for level in LEVELS:
         text = {1: "the model alone: the fastest", 2: "up to -9: more experts around it, smaller and slower"}

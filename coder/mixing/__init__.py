@@ -1,1 +1,1 @@
-"""Context mixing in integers: adaptive experts around the model's prediction, one binary decision at a time."""
+"""Context mixing in integers: adaptive experts around the model's prediction, bit by bit."""

@@ -41,7 +41,7 @@ def encode_experts(data: bytes, level: int, limit: int, report: Report | None = 
 
 
 def decode_experts(segment: Segment, memory: int, report: Report | None = None) -> bytes:
-    """Raises DamageError where the payload is not what an encoder writes, LaconicError for too much memory."""
+    """Raises DamageError for a payload that no encoder writes, LaconicError for too much memory."""
     shape = _shape(segment, 0, memory)
     ids = np.zeros((1, segment.original_length), dtype=np.int32)
     tree, mixing = tree_arrays(byte_tree()), fresh(shape)
@@ -86,7 +86,7 @@ def encode_mixed(
 
 
 def decode_mixed(segment: Segment, model: Model, memory: int, report: Report | None = None) -> bytes:
-    """Raises DamageError where the payload is not what an encoder writes, LaconicError for too much memory."""
+    """Raises DamageError for a payload that no encoder writes, LaconicError for too much memory."""
     streams, vocab = segment.streams, model.engine.vocab_size
     shape = _shape(segment, len(model.members), memory)
     starts, steps = stream_starts(segment.tokens, streams), -(-segment.tokens // streams)

@@ -1,9 +1,9 @@
 """The binary tree along which tokens are coded: the bits of their bytes.
 
-Tokens are numbered in the order of their bytes, so all that begin alike are an interval of ids, and so is each
-half of it that the next bit makes. A node is such an interval [low, high) and its split: the bit of a
-byte, or whether the token ends here, or, among tokens of equal bytes, which. What only one token can continue
-costs nothing. Because nodes are bits of bytes, the experts see bytes, however a tokenizer cut them.
+Tokens are numbered in the order of their bytes, so all that begin alike are an interval of ids, and so is
+each half of it that the next bit makes. A node is such an interval [low, high) and its split: the bit of a
+byte, or whether the token ends here, or, among tokens of equal bytes, which. What only one token can
+continue costs nothing. Because nodes are bits of bytes, the experts see bytes, however a tokenizer cut them.
 
 Without a model the tokens are the 256 bytes, and the tree is the eight bits of each.
 """
@@ -25,10 +25,10 @@ class TokenTree:
 
     Attributes:
         nodes: int32 [V - 1, 7]; node 0 is the root. LOW, MIDDLE, HIGH: tokens, a one bit leading to
-            [MIDDLE, HIGH). DEPTH: bytes of the token that are known here. PARTIAL: 1 followed by the known bits
-            of the next byte (1..127 in steps of a bit, so 1 to 255), or 0 where the split is none of a bit:
-            zero then means that the token ends (or is the first half of its equals). ZERO, ONE: the node
-            after each bit, or -1 - token where that decides it.
+            [MIDDLE, HIGH). DEPTH: bytes of the token that are known here. PARTIAL: 1 followed by the known
+            bits of the next byte, 1 to 255; or 0 where the split is none of a bit: zero then means that the
+            token ends (or is in the first half of its equals). ZERO, ONE: the node after each bit, or
+            -1 - token where that decides it.
         token_bytes: uint8 [n], all tokens' bytes in order of id.
         token_ends: int64 [V + 1]: token t is bytes token_ends[t] up to token_ends[t + 1].
     """
@@ -63,7 +63,7 @@ def build_tree(tokens: list[bytes]) -> TokenTree:
 
 
 def _split(tokens: list[bytes], low: int, high: int, depth: int, bits: int) -> tuple[int, int, int, int]:
-    """(middle, depth, bits, partial) of the first split of tokens low..high - 1, which share what is given."""
+    """(middle, depth, bits, partial) of the first split of tokens low..high - 1, alike before it."""
     first, last = tokens[low], tokens[high - 1]
     if first == last:
         return (low + high) // 2, len(first), 0, 0
