@@ -79,9 +79,9 @@ class FrozenCheckpoint:
         """What the mixer begins with, where the checkpoint has it."""
         if PRIOR_TENSORS[0] not in self.tensors:
             return None
-        from .mixing.prior import Prior
+        from .mixing.prior import LEARNED_COUNT, Prior
 
-        return Prior(*(self.tensors[name] for name in PRIOR_TENSORS))
+        return Prior(*(self.tensors[name] for name in PRIOR_TENSORS), LEARNED_COUNT)
 
     @cached_property
     def tokenizer(self) -> ByteTokenizer:

@@ -12,10 +12,10 @@ from .fixedpoint import INT8_MAX, MULTIPLIER_BITS, ROTARY_BITS, SHIFT_MAX, Array
 # What the mixer begins with (coder/mixing/prior.py): all of them or none.
 PRIOR_TENSORS = ("mixer.weights", "mixer.maps", "mixer.matches", "mixer.rates")
 PRIOR_SHAPES = {
-    "mixer.weights": ((6, 43), -(1 << 22), 1 << 22),
-    "mixer.maps": ((22, 256), 0, (1 << 22) - 1),
-    "mixer.matches": ((128,), 0, (1 << 22) - 1),
-    "mixer.rates": ((3,), 1, 1023),
+    "mixer.weights": ("int32", (6, 43), -(1 << 22), 1 << 22),
+    "mixer.maps": ("uint16", (22, 256), 0, (1 << 16) - 1),
+    "mixer.matches": ("int32", (128,), 0, (1 << 22) - 1),
+    "mixer.rates": ("int32", (3,), 1, 1023),
 }
 MULTIPLIER_LIMIT = (1 << MULTIPLIER_BITS) - 1
 BIAS_LIMIT = 1 << 20
@@ -145,7 +145,7 @@ def check_tensors(config: FrozenConfig, tensors: dict[str, Array]) -> None:
         raise LaconicError("; ".join(faults))
     specs = tensor_specs(config)
     if any(name in tensors for name in PRIOR_TENSORS):
-        specs |= {name: TensorSpec("int32", *PRIOR_SHAPES[name]) for name in PRIOR_TENSORS}
+        specs |= {name: TensorSpec(*PRIOR_SHAPES[name]) for name in PRIOR_TENSORS}
     for name in sorted(set(tensors) ^ (set(specs) | {"token_bytes", "token_ends"})):
         raise LaconicError(f"tensor {name} is {'unknown' if name in tensors else 'missing'}")
     for name, spec in specs.items():

@@ -13,7 +13,6 @@ from .errors import LaconicError
 if TYPE_CHECKING:
     from .checkpoint import FrozenCheckpoint
     from .engine import Engine
-    from .mixing.prior import Prior
     from .mixing.tree import TokenTree
 
 
@@ -39,11 +38,6 @@ class Model:
         from .mixing.tree import build_tree
 
         return build_tree(self.checkpoint.token_bytes)
-
-    @cached_property
-    def prior(self) -> "Prior | None":
-        """What the mixer begins with: that of the first checkpoint."""
-        return self.checkpoint.prior
 
     def tokenize(self, data: bytes) -> npt.NDArray[np.int32]:
         """Token ids whose bytes are `data`.

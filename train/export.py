@@ -21,6 +21,7 @@ from ..data.tokenshard import TokenShard
 from ..models.freeze import calibrate, freeze
 from .configuration import dump_recipe
 from .language import LanguageModule
+from .prior import MOST_TEXT, with_prior
 from .run import Run, write_whole
 
 CALIBRATION_BATCHES, CALIBRATION_SEQUENCES = 8, 16
@@ -117,7 +118,8 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
     bytes_per_token = training.num_bytes / training.num_tokens
     draft = run.folder / "checkpoint.partial"
     shutil.rmtree(draft, ignore_errors=True)
-    FrozenCheckpoint(config, tensors, tokenizer.to_json(), {}).save(draft)
+    frozen = FrozenCheckpoint(config, tensors, tokenizer.to_json(), {})
+    with_prior(frozen, _sample(validation, tokenizer.token_bytes, MOST_TEXT)).save(draft)
     loaded = FrozenCheckpoint.load(draft)
     report: dict[str, Any] = {
         "name": run.recipe.name,

@@ -61,14 +61,24 @@ def encode_mixed(
     data: bytes, model: Model, level: int, streams: int | None, limit: int, report: Report | None = None
 ) -> Segment | None:
     """`data` by models and experts; None as soon as it is clear that `limit` bytes are less."""
-    ids, vocab = model.tokenize(data), model.engine.vocab_size
-    streams = num_streams(len(ids), streams)
-    shape = shape_for(len(data), level, streams, len(model.members))
+    ids = model.tokenize(data)
+    shape = shape_for(len(data), level, num_streams(len(ids), streams), len(model.members))
+    payload, _ = mix_tokens(ids, model, shape, limit, report)
+    if payload is None:
+        return None
+    return Segment(MIXED, len(data), payload, len(ids), shape.streams, shape.profile)
+
+
+def mix_tokens(
+    ids: IdArray, model: Model, shape: Shape, limit: int, report: Report | None = None
+) -> tuple[bytes | None, kernels.Mixing]:
+    """Code ids [n]; the payload (None: longer than `limit`), and what the mixer has become."""
+    streams, vocab = shape.streams, model.engine.vocab_size
     targets, alive = in_lockstep(ids, streams)
     fed = fed_before(targets, vocab)
     chunk = max(1, chunk_steps(streams, vocab) // shape.models)
     longest = int(np.diff(model.tree.token_ends).max())
-    tree, mixing = tree_arrays(model.tree), fresh(shape, vocab, model.prior)
+    tree, mixing = tree_arrays(model.tree), fresh(shape, vocab, model.checkpoint.prior)
     states = [member.engine.start(streams) for member in model.members]
     coder, out = rangecoder.encoder_state(), np.zeros(0, dtype=np.uint8)
     for begin in range(0, len(alive), chunk):
@@ -78,11 +88,10 @@ def encode_mixed(
         logits = _predict(model, states, fed[:, begin : begin + chunk])
         kernels.code_tokens(False, coded, alive[begin : begin + chunk], logits, tree, mixing, coder, out)
         if coder[2] > limit:
-            return None
+            return None, mixing
         if report is not None:
             report(min(1.0, (begin + chunk) / len(alive)))
-    length = rangecoder.finish_encoding(coder, out)
-    return Segment(MIXED, len(data), out[:length].tobytes(), len(ids), streams, shape.profile)
+    return out[: rangecoder.finish_encoding(coder, out)].tobytes(), mixing
 
 
 def decode_mixed(segment: Segment, model: Model, memory: int, report: Report | None = None) -> bytes:
@@ -91,7 +100,7 @@ def decode_mixed(segment: Segment, model: Model, memory: int, report: Report | N
     shape = _shape(segment, len(model.members), memory)
     starts, steps = stream_starts(segment.tokens, streams), -(-segment.tokens // streams)
     ids = np.zeros(segment.tokens, dtype=np.int32)
-    tree, mixing = tree_arrays(model.tree), fresh(shape, vocab, model.prior)
+    tree, mixing = tree_arrays(model.tree), fresh(shape, vocab, model.checkpoint.prior)
     states = [member.engine.start(streams) for member in model.members]
     data, coder = _source(segment.payload)
     fed = np.full((streams, 1), vocab, dtype=np.int32)

@@ -97,7 +97,7 @@ def default_prior() -> Prior:
     """Where no checkpoint gives one: all experts alike, and histories at their word."""
     states = histories()
     zeros, ones = states.zeros.astype(np.int64), states.ones.astype(np.int64)
-    chance = ((2 * ones + 1) << 22) // (2 * (zeros + ones) + 2)
+    chance = ((2 * ones + 1) << 16) // (2 * (zeros + ones) + 2)
     doubt = (1 << 22) // (np.arange(k.MATCH_LENGTHS, dtype=np.int64) + 3)
     matches = np.tile(np.stack([doubt, (1 << 22) - doubt], axis=1).reshape(-1), 2)
     weights = np.zeros((k.SETS, INPUTS), dtype=np.int32)
@@ -105,7 +105,7 @@ def default_prior() -> Prior:
     weights[:, k.FIRST_EXPERT :: 2] = FIRST_WEIGHT
     weights[:, -2] = MODEL_WEIGHT
     rates = np.array([RATE, EXTRA_RATE, FINAL_RATE], dtype=np.int32)
-    return Prior(weights, np.tile(chance, (MAPS, 1)).astype(np.int32), matches.astype(np.int32), rates)
+    return Prior(weights, np.tile(chance, (MAPS, 1)).astype(np.uint16), matches.astype(np.int32), rates)
 
 
 def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.Mixing:
@@ -120,7 +120,7 @@ def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.
             at = used + 2 * model
             weights[begin:end, at : at + 2] = prior.weights[number, -2:] // shape.models
     rows = [*range(experts), *range(len(EXPERTS), MAPS)]
-    maps = (prior.maps[rows].astype(np.uint32) << 10).reshape(-1)
+    maps = (prior.maps[rows].astype(np.uint32) << 16 | np.uint32(prior.count)).reshape(-1)
     squash = squash_table()
     sets = k.SETS if shape.models else k.SETS - 1
     steps = np.clip((np.arange(k.APM_STEPS) - 16) * k.APM_WIDTH, -4095, 4095) + 4096
