@@ -4,12 +4,14 @@ Hashes and the last eight bytes are of 64 bits and without sign. A stream rememb
 what is older is overwritten, and reading it gives what took its place.
 """
 
+import string
 from dataclasses import dataclass
 
 from . import kernels as k
 from .state import Shape
 
 WHOLE = 1 << 64
+LETTERS = string.ascii_letters
 
 
 def hashed(a: int, b: int) -> int:
@@ -59,8 +61,8 @@ class Stream:
         self.ring[self.position % len(self.ring)] = byte
         self.position += 1
         self.last_eight = (self.last_eight << 8 | byte) % WHOLE
-        lower = byte + 32 if chr(byte) in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" else byte
-        if ord("a") <= lower <= ord("z") or byte >= 128:
+        if chr(byte) in LETTERS or byte >= 128:
+            lower = byte + 32 if byte < ord("a") else byte
             self.word = (self.word + lower + 1) * 0x2F0B4C47 % WHOLE
         elif self.word:
             self.word_before, self.word = self.word, 0
@@ -75,7 +77,7 @@ class Stream:
 
 def _kind(byte: int) -> int:
     """Kinds 1 to 3 are of many bytes, and make runs."""
-    if ord("a") <= byte <= ord("z"):
+    if chr(byte) in LETTERS:
         return 1
     if ord("0") <= byte <= ord("9"):
         return 2

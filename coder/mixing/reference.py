@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..rangecoder import RangeDecoder, RangeEncoder
+from ..rangecoder import RangeDecoder, RangeEncoder, weights_reference
 from . import kernels as k
 from .experts import EXPERTS, ORDERS, experts_of
 from .histories import histories
@@ -30,7 +30,7 @@ from .tables import ODDS_LIMIT, log2_table, rate_table, squash_table, stretch_ta
 from .tree import TokenTree
 
 Array = npt.NDArray[np.integer]
-CERTAIN = 1 << 22  # probability one in a map, and the largest weight of a token
+CERTAIN = 1 << 22  # probability one in a map
 
 _SQUASH: list[int] = squash_table().tolist()
 _STRETCH: list[int] = stretch_table().tolist()
@@ -120,14 +120,7 @@ class Prediction:
     """What a language model expects of a token."""
 
     def __init__(self, logits: Sequence[int]) -> None:
-        """Logits are in 2^-10 bits; a token's weight is 2^22 times 2^-distance from the top, nearly."""
-        top = max(logits)
-        self.before = list(accumulate((self._weight(top - z) for z in logits), initial=0))
-
-    @staticmethod
-    def _weight(distance: int) -> int:
-        part = distance & 1023  # 2^-part by a parabola
-        return max(1, (CERTAIN - (part * (704512 - 176 * part) >> 8)) >> min(distance >> 10, 31))
+        self.before = list(accumulate(weights_reference(logits), initial=0))
 
     def odds(self, node: Node) -> int:
         """Log odds of a one: of the weights of the tokens on its side, against the others of the node."""
@@ -150,7 +143,6 @@ class Situation:
         self.levels = [match.level for match in stream.matches]
         self.expected = [past.expected(match) if match.length else None for match in stream.matches]
         self.last = stream.last_eight & 0xFF
-        self.record = stream.back(past.record) if past.record else None  # the byte one record above
         self.nibble = -1  # the half of the byte whose slots are at hand
         self.slots: list[list[int]] = []
         self.hits = 0  # experts in ORDERS that have been here before
@@ -264,15 +256,17 @@ class Mixer:
         """Of each set the vector; the last set is for models only."""
         model = (model_odds[0] + 4096) >> 9 if model_odds else 0
         if not node.partial:
-            return 0, 256 + here.levels[0], 512 | here.last, 4096 + min(node.depth, 15), 9 * model + 8
+            depth = 2048 + min(node.depth, 15)
+            return 0, 256 + here.levels[0], 512 | here.last, depth, depth, 9 * model + 8
         bit_number = node.partial.bit_length() - 1
         matched = here.levels[0] if self.matched[0] is not None else 0
-        far = here.stream.back(2) if here.record is None else 256 + here.record
+        column = here.stream.position - here.stream.line
         return (
             node.partial,
             matched << 3 | here.hits,
             here.nibble << 8 | here.last,
-            far << 3 | bit_number,
+            here.stream.back(2) << 3 | bit_number,
+            min(column, 255) << 3 | bit_number,
             9 * model + bit_number,
         )
 
