@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .model import Model
 
 SUFFIX = ".lac"
-SEGMENT_SIZE = 1 << 20
+SEGMENT_SIZE = 1 << 23
 Name = registry.Name
 Names = Name | Sequence[Name]
 

@@ -26,7 +26,6 @@ EXPERTS = (
     "order 8",
 )
 ORDERS = (0, 1, 2, 3, 7)  # experts whose agreement selects weights
-ORDER_1, MATCH, END = "order 1", "match", "end"
 
 LEVELS = range(2, 10)
 DEFAULT_LEVEL = 6

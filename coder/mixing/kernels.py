@@ -61,7 +61,7 @@ class Mixing(NamedTuple):
     final: Int32  # [256 * SETS]
     apm: Int32  # [2 * APM_CONTEXTS * APM_STEPS], 22 bits
     history: Bytes  # [S << ring_bits]
-    matches: Int64  # [2 << match_bits]: stream << 40 | position + 1
+    matches: Int64  # [2 << match_bits]: stream << 40 | position of the byte that followed
     followers: Int32  # [256 + 65536]
     last_seen: Int64  # [S * 256]
     records: Int32  # [RECORD_MAX]
@@ -320,14 +320,12 @@ def _fill_weights(row: Int32, weights: UInt32, sums: Int64) -> None:
 
 
 @inlined
-def _before(weights: UInt32, sums: Int64, token: int, total: int) -> int:
+def _before(weights: UInt32, sums: Int64, token: int) -> int:
     """Sum of the weights of the tokens below `token`."""
     block = token >> 6
-    if block >= sums.shape[0]:
-        return total
     partial = np.uint32(0)
-    for r in range(block * 64, token):
-        partial = np.uint32(partial + weights[r])
+    for v in range(block * 64, token):
+        partial = np.uint32(partial + weights[v])
     return sums[block] + np.int64(partial)
 
 
@@ -377,9 +375,7 @@ def code_tokens(
             rate = p[RATE] + p[EXTRA_RATE] * RATE_BYTES // (RATE_BYTES + m.counts[BYTES])
             for k in range(models):
                 _fill_weights(logits[k, s, t], weights_of[k], sums_of[k])
-                totals[k] = _before(weights_of[k], sums_of[k], vocab - 1, 0) + np.int64(
-                    weights_of[k, vocab - 1]
-                )
+                totals[k] = _before(weights_of[k], sums_of[k], vocab - 1) + np.int64(weights_of[k, vocab - 1])
                 below[k], above[k] = 0, totals[k]
             token = np.int64(ids[s, t])
             node, depth, nibble = 0, 0, -1
@@ -484,7 +480,7 @@ def code_tokens(
                     vectors[4] = 2048 + min(depth, 15)
                     vectors[5] = 8
                 for k in range(models):
-                    middle = _before(weights_of[k], sums_of[k], np.int64(row[1]), totals[k])
+                    middle = _before(weights_of[k], sums_of[k], np.int64(row[1]))
                     middles[k] = middle
                     difference = _log2(m.log2, above[k] - middle) - _log2(m.log2, middle - below[k])
                     stretched = max(-4095, min(4095, difference >> 2))
