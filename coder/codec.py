@@ -1,5 +1,7 @@
 """Segments to coded segments and back: by whatever makes them the smallest."""
 
+import math
+
 from .classical import decode_lzma, encode_lzma
 from .container import EXPERTS, LZMA, MIXED, RAW, Segment, pack_header
 from .errors import LaconicError
@@ -10,6 +12,8 @@ from .report import Report
 LEVELS = range(1, 10)  # 1: the model alone; from 2 on the mixer, with more experts
 LZMA_IS_ENOUGH = 0.002  # of the original: what LZMA shrinks so far is left to it, for speed
 SAMPLE = 1 << 16  # bytes by which it is decided whether a model helps
+LOST = 0.035  # of what a model saves, relative to the experts alone, each time that a text doubles
+DOUBT = 0.03  # around the expected ratio: between, both are tried
 INCOMPRESSIBLE = 0.998  # of the original, on a sample
 MEMORY_LIMIT = 1 << 30  # bytes that a decoder takes for a segment's mixer, where nothing else is said
 
@@ -95,13 +99,20 @@ def _is_noise(data: bytes, level: int) -> bool:
 
 
 def _model_helps(data: bytes, model: Model, level: int) -> bool | None:
-    """Whether a sample is smaller with the model; None where `data` is so short that both are tried."""
+    """Whether a sample is smaller with the model; None where that does not settle it, and both are tried.
+
+    The longer a segment, the more the experts learn by themselves, and the less a model has to add.
+    """
     if len(data) < 2 * SAMPLE:
         return None
     sample = _sample(data)
     alone = _mixing().encode_experts(sample, level, len(sample))
     limit = len(sample) if alone is None else len(alone.payload)
-    return _mixing().encode_mixed(sample, model, level, None, limit) is not None
+    mixed = _mixing().encode_mixed(sample, model, level, None, limit)
+    if mixed is None:
+        return False
+    ratio = len(mixed.payload) / limit + LOST * math.log2(len(data) / SAMPLE)
+    return True if ratio < 1 - DOUBT else False if ratio > 1 + DOUBT else None
 
 
 def decode_segment(

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numba.core.config as numba_config
+import numba.core.config
 from numba import njit
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -72,12 +72,14 @@ def inlined(function: _Function) -> _Function:
 
 
 def _compile(function: _Function, **options: bool) -> _Function:
-    folder = _cache_folder()
-    before: str = numba_config.CACHE_DIR
-    numba_config.CACHE_DIR = folder or before
+    folder, always = _cache_folder(), {"nogil": True, "_nrt": False, **options}
+    config: Any = numba.core.config
+    compiler: Any = njit
+    before: str = config.CACHE_DIR
+    config.CACHE_DIR = folder or before
     try:
-        return cast(_Function, njit(cache=folder is not None, nogil=True, _nrt=False, **options)(function))
+        return cast(_Function, compiler(cache=folder is not None, **always)(function))
     except RuntimeError:  # numba found no place after all
-        return cast(_Function, njit(nogil=True, _nrt=False, **options)(function))
+        return cast(_Function, compiler(**always)(function))
     finally:
-        numba_config.CACHE_DIR = before
+        config.CACHE_DIR = before

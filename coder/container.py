@@ -214,6 +214,13 @@ def read_prologue(source: Source) -> Prologue:
     return Prologue(bool(flags & SINGLE), checkpoint)
 
 
+def _agree(method: int, checkpoint: bytes | None) -> bool:
+    """Whether a file that names this can hold a segment of this method."""
+    if method not in BY_MODEL:
+        return True
+    return checkpoint is not None and (method == MIXED or len(checkpoint) <= PREFIX)
+
+
 def read_marked(source: Source, checkpoint: bytes | None, offset: int) -> tuple[Stored, bytes]:
     """A segment of a file of many, from after its marker on; verified.
 
@@ -231,7 +238,7 @@ def read_marked(source: Source, checkpoint: bytes | None, offset: int) -> tuple[
     segment = _with_payload(header, source.exactly(coded))
     if not segment.original_length:
         raise damaged("a segment of many is empty")
-    if segment.method in BY_MODEL and checkpoint is None:
+    if not _agree(segment.method, checkpoint):
         raise damaged("method and flags contradict each other")
     content, stored = checks[:CHECK], checks[CHECK:]
     if check(pack_varint(offset), _marked_header(segment, position), content, segment.payload) != stored:
@@ -242,7 +249,9 @@ def read_marked(source: Source, checkpoint: bytes | None, offset: int) -> tuple[
 def read_single(source: Source, prologue: Prologue) -> Stored:
     """The one segment of a file of one, from after the prologue to the end; verified."""
     header = source.header()
-    if (header.method in BY_MODEL) == (prologue.checkpoint is None):
+    if (header.method in BY_MODEL) == (prologue.checkpoint is None) or not _agree(
+        header.method, prologue.checkpoint
+    ):
         raise damaged("method and flags contradict each other")
     rest = source.up_to(header.original_length + 2 * CHECK)
     if len(rest) < 2 * CHECK:

@@ -9,6 +9,7 @@ from .lockstep import IdArray, chunk_steps, fed_before, in_lockstep, num_streams
 from .model import Model
 from .report import Report
 
+DEFAULT_STREAMS = 64  # a model loses next to nothing by them
 PLACES, WARM_UP, COUNTED = 16, 64, 64  # of a sample: places, and tokens before and within what is counted
 PROMISING = 1.1  # times the best other size: an estimate above that is not followed up
 
@@ -21,7 +22,7 @@ def encode_direct(
     ids = model.tokenize(data)
     if len(ids) > 2 * PLACES * (WARM_UP + COUNTED) and _estimate(ids, model) > PROMISING * limit:
         return None
-    streams = num_streams(len(ids), streams)
+    streams = num_streams(len(ids), streams, DEFAULT_STREAMS)
     targets, alive = in_lockstep(ids, streams)
     fed = fed_before(targets, vocab)
     chunk = chunk_steps(streams, vocab)
@@ -73,7 +74,7 @@ def decode_direct(segment: Segment, model: Model, report: Report | None) -> byte
         if report is not None and step % 64 == 0:
             report(step / steps)
     check_end(coder, data)
-    return model.join(ids)
+    return model.restore(ids, segment.original_length)
 
 
 def check_end(coder: npt.NDArray[np.int64], data: npt.NDArray[np.uint8]) -> None:

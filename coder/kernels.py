@@ -160,7 +160,8 @@ def decode_tokens(logits: Int32, data: Bytes, state: Int64, ids: Int32) -> bool:
     """
     vocab = logits.shape[1]
     sums = np.empty((vocab + BLOCK - 1) // BLOCK, dtype=np.int64)
-    return _decode_tokens(logits, data, state, ids, np.empty(vocab, dtype=np.uint32), sums)
+    weights: UInt32 = np.empty(vocab, dtype=np.uint32)
+    return _decode_tokens(logits, data, state, ids, weights, sums)
 
 
 @compiled

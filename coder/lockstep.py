@@ -14,14 +14,13 @@ from .container import MAX_STREAMS
 IdArray = npt.NDArray[np.int32]
 
 TOKENS_PER_STREAM = 8192
-DEFAULT_STREAMS = 64  # at most, when nothing is said
 LOGITS_BYTES = 64_000_000  # of the chunk that an encoder asks of the engine
 MAX_CHUNK_STEPS = 64  # an engine's attention over a chunk grows with its square
 
 
-def num_streams(num_tokens: int, wanted: int | None = None) -> int:
-    """Streams of a segment of `num_tokens` >= 1 tokens: what is wanted, or one for 8192 tokens, 1 to 64."""
-    streams = min(num_tokens // TOKENS_PER_STREAM, DEFAULT_STREAMS) if wanted is None else wanted
+def num_streams(num_tokens: int, wanted: int | None, most: int) -> int:
+    """Streams of a segment of `num_tokens` >= 1 tokens: as wanted, or one for 8192, 1 to `most`."""
+    streams = min(num_tokens // TOKENS_PER_STREAM, most) if wanted is None else wanted
     return max(1, min(streams, num_tokens, MAX_STREAMS))
 
 

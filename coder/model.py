@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .container import MAX_CHECKPOINTS, PREFIX
+from .container import MAX_CHECKPOINTS, PREFIX, DamageError
 from .errors import LaconicError
 
 if TYPE_CHECKING:
@@ -46,15 +46,24 @@ class Model:
             LaconicError: the checkpoint's tokenizer does not give its input back.
         """
         ids = np.ascontiguousarray(self.checkpoint.tokenizer.encode(data), dtype=np.int32)
-        if self.join(ids) != data:
+        if self._join(ids) != data:
             raise LaconicError(
                 "the checkpoint's tokenizer does not give its input back: get a good copy of the "
                 "checkpoint, or choose -m none"
             )
         return ids
 
-    def join(self, ids: npt.NDArray[np.int32]) -> bytes:
-        """The bytes of the ids, put end to end."""
+    def restore(self, ids: npt.NDArray[np.int32], length: int) -> bytes:
+        """The bytes of the ids, put end to end.
+
+        Raises:
+            DamageError: they are not `length` bytes.
+        """
+        if int(np.diff(self.tree.token_ends)[ids].sum()) != length:
+            raise DamageError("the tokens of a segment do not add up to its length: get the file again")
+        return self._join(ids)
+
+    def _join(self, ids: npt.NDArray[np.int32]) -> bytes:
         token_bytes = self.checkpoint.token_bytes
         numbers: list[int] = ids.tolist()
         return b"".join([token_bytes[i] for i in numbers])

@@ -8,8 +8,7 @@ import numpy.typing as npt
 
 from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.engine import load_engine
-from ..coder.lockstep import num_streams
-from ..coder.mixing import kernels as k
+from ..coder.mixing import layout as k
 from ..coder.mixing.coding import mix_tokens
 from ..coder.mixing.experts import DEFAULT_LEVEL, EXPERTS, LEVELS, experts_of
 from ..coder.mixing.prior import LEARNED_COUNT, Prior
@@ -18,6 +17,7 @@ from ..coder.model import Model
 
 LEAST_TEXT = 1 << 14  # bytes; from less there is nothing to learn
 MOST_TEXT = 1 << 19
+STREAMS = 8
 RATES = ((16, 100), (8, 60), (32, 100))  # lasting and first learning rates that are tried
 
 
@@ -53,7 +53,7 @@ def _without_prior(checkpoint: FrozenCheckpoint) -> FrozenCheckpoint:
 
 
 def _run(model: Model, ids: npt.NDArray[np.int32], length: int, level: int) -> tuple[bytes, k.Mixing]:
-    payload, mixing = mix_tokens(ids, model, shape_for(length, level, num_streams(len(ids)), 1), 8 * length)
+    payload, mixing = mix_tokens(ids, model, shape_for(length, level, STREAMS, 1), 8 * length)
     assert payload is not None
     return payload, mixing
 

@@ -13,9 +13,12 @@ from ..lockstep import IdArray, chunk_steps, fed_before, in_lockstep, num_stream
 from ..model import Model
 from ..report import Report
 from . import kernels
+from .layout import MAX_BYTES_PER_DECISION, Mixing, Tree
 from .state import Shape, fresh, shape_for, tree_arrays
 from .tree import byte_tree
 
+# Experts learn less from streams that they read side by side; docs/results.md has the curve.
+DEFAULT_STREAMS = 16
 STEPS = 1 << 15  # bytes that are coded between two reports, without a model
 # Decisions a token, beyond eight for each of its bytes: where it ends, and which of its equals it is.
 SPARE_DECISIONS = 96
@@ -30,7 +33,7 @@ def encode_experts(data: bytes, level: int, limit: int, report: Report | None = 
     coder, out = rangecoder.encoder_state(), np.zeros(0, dtype=np.uint8)
     for begin in range(0, len(data), STEPS):
         piece = np.ascontiguousarray(ids[:, begin : begin + STEPS])
-        out = rangecoder.with_room(out, coder, 8 * kernels.MAX_BYTES_PER_DECISION * piece.size)
+        out = rangecoder.with_room(out, coder, 8 * MAX_BYTES_PER_DECISION * piece.size)
         kernels.code_tokens(False, piece, alive[: piece.size], NO_LOGITS, tree, mixing, coder, out)
         if coder[2] > limit:
             return None
@@ -43,18 +46,18 @@ def encode_experts(data: bytes, level: int, limit: int, report: Report | None = 
 def decode_experts(segment: Segment, memory: int, report: Report | None = None) -> bytes:
     """Raises DamageError for a payload that no encoder writes, LaconicError for too much memory."""
     shape = _shape(segment, 0, memory)
-    ids = np.zeros((1, segment.original_length), dtype=np.int32)
+    restored = np.empty(segment.original_length, dtype=np.uint8)
     tree, mixing = tree_arrays(byte_tree()), fresh(shape)
     data, coder = _source(segment.payload)
     for begin in range(0, segment.original_length, STEPS):
         piece = np.zeros((1, min(STEPS, segment.original_length - begin)), dtype=np.int32)
         alive = np.ones(piece.size, dtype=np.int32)
         _decode(piece, alive, NO_LOGITS, tree, mixing, coder, data)
-        ids[:, begin : begin + STEPS] = piece
+        restored[begin : begin + STEPS] = piece[0]
         if report is not None:
             report(begin / segment.original_length)
     check_end(coder, data)
-    return ids.astype(np.uint8).tobytes()
+    return restored.tobytes()
 
 
 def encode_mixed(
@@ -62,7 +65,7 @@ def encode_mixed(
 ) -> Segment | None:
     """`data` by models and experts; None as soon as it is clear that `limit` bytes are less."""
     ids = model.tokenize(data)
-    shape = shape_for(len(data), level, num_streams(len(ids), streams), len(model.members))
+    shape = shape_for(len(data), level, num_streams(len(ids), streams, DEFAULT_STREAMS), len(model.members))
     payload, _ = mix_tokens(ids, model, shape, limit, report)
     if payload is None:
         return None
@@ -71,7 +74,7 @@ def encode_mixed(
 
 def mix_tokens(
     ids: IdArray, model: Model, shape: Shape, limit: int, report: Report | None = None
-) -> tuple[bytes | None, kernels.Mixing]:
+) -> tuple[bytes | None, Mixing]:
     """Code ids [n]; the payload (None: longer than `limit`), and what the mixer has become."""
     streams, vocab = shape.streams, model.engine.vocab_size
     targets, alive = in_lockstep(ids, streams)
@@ -83,7 +86,7 @@ def mix_tokens(
     coder, out = rangecoder.encoder_state(), np.zeros(0, dtype=np.uint8)
     for begin in range(0, len(alive), chunk):
         coded = np.ascontiguousarray(targets[:, begin : begin + chunk])
-        room = (8 * longest + SPARE_DECISIONS) * kernels.MAX_BYTES_PER_DECISION * coded.size
+        room = (8 * longest + SPARE_DECISIONS) * MAX_BYTES_PER_DECISION * coded.size
         out = rangecoder.with_room(out, coder, room)
         logits = _predict(model, states, fed[:, begin : begin + chunk])
         kernels.code_tokens(False, coded, alive[begin : begin + chunk], logits, tree, mixing, coder, out)
@@ -112,7 +115,7 @@ def decode_mixed(segment: Segment, model: Model, memory: int, report: Report | N
         if report is not None and step % 64 == 0:
             report(step / steps)
     check_end(coder, data)
-    return model.join(ids)
+    return model.restore(ids, segment.original_length)
 
 
 def _predict(model: Model, states: Sequence[object], fed: IdArray) -> npt.NDArray[np.int32]:
@@ -130,8 +133,8 @@ def _decode(
     ids: IdArray,
     alive: npt.NDArray[np.int32],
     logits: npt.NDArray[np.int32],
-    tree: kernels.Tree,
-    mixing: kernels.Mixing,
+    tree: Tree,
+    mixing: Mixing,
     coder: npt.NDArray[np.int64],
     data: npt.NDArray[np.uint8],
 ) -> None:

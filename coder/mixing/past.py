@@ -7,7 +7,7 @@ what is older is overwritten, and reading it gives what took its place.
 import string
 from dataclasses import dataclass
 
-from . import kernels as k
+from . import layout as k
 from .state import Shape
 
 WHOLE = 1 << 64
@@ -68,7 +68,7 @@ class Stream:
             self.word_before, self.word = self.word, 0
         kind = _kind(byte)
         if kind > 3 or kind != self.shape % 512:
-            self.shape = (self.shape << 9 | kind) % WHOLE
+            self.shape = (self.shape << 9 | kind) & k.SEVEN_RUNS
         if byte == ord("\n"):
             self.line_above, self.line, self.field = self.line, self.position, 0
         elif chr(byte) in " ,\t;":
@@ -109,7 +109,7 @@ class Past:
         if self.bytes % 2048 == 0:
             self.votes = [count // 2 for count in self.votes]
         stream.push(byte)
-        keys = hashed(stream.last_eight % 256**6, 20), hashed(stream.last_eight, 21 + (stream.word << 8))
+        keys = hashed(stream.last_eight % 256**6, 20), hashed(stream.last_eight, 21)
         for match, places, key, least in zip(stream.matches, self.places, keys, k.LEAST_MATCH, strict=True):
             self._follow(match, byte)
             entry = key & self.match_mask

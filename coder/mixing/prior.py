@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph import PRIOR_TENSORS
-from . import kernels as k
+from . import layout as k
 from .experts import EXPERTS
 
 INPUTS = k.FIRST_EXPERT + 2 * len(EXPERTS) + 2  # with one model, whose inputs are the last two

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..rangecoder import RangeDecoder, RangeEncoder, weights_reference
-from . import kernels as k
+from . import layout as k
 from .experts import EXPERTS, ORDERS, experts_of
 from .histories import histories
 from .past import Past, Stream, contexts, hashed
@@ -273,7 +273,7 @@ class Mixer:
     def _refined(self, here: Situation, partial: int, mixed: int) -> int:
         """The sum of what two curves make of the mixed log odds, in 2^-16."""
         step, part = divmod(max(0, min((k.APM_STEPS - 1) * k.APM_WIDTH - 1, mixed + 3072)), k.APM_WIDTH)
-        places = here.last << 8 | partial, hashed(here.stream.last_eight & 0xFFFF, partial << 1)
+        places = here.last << 8 | partial, hashed(here.stream.last_eight & 0xFFFF, partial)
         self.used_curves = [
             self.curves[which * k.APM_CONTEXTS + place % k.APM_CONTEXTS] for which, place in enumerate(places)
         ]

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..errors import LaconicError
-from . import kernels as k
+from . import layout as k
 from .experts import EXPERTS, LEVELS, experts_of
 from .histories import histories
 from .prior import INPUTS, MAPS, Prior
@@ -61,6 +61,7 @@ class Shape:
             + 4 * k.SET_STARTS[-1] * self.inputs
             + 8 * k.APM_CONTEXTS * k.APM_STEPS
             + self.streams * 8 * (256 + k.COLUMNS)
+            + (1 << 19)  # order 1, ends, followers, maps and the rest
         )
 
     @property
@@ -79,7 +80,7 @@ def shape_for(length: int, level: int, streams: int, models: int, slot_bits: int
         raise LaconicError(f"level {level}: choose from {LEVELS[0]} to {LEVELS[-1]}")
     bits = max(1, length - 1).bit_length()
     low, high = RING_BITS
-    # Streams differ in bytes though not in tokens: twice the average holds nearly all of one.
+    # Streams differ in bytes though not in tokens: two to four times the average holds nearly all of one.
     ring = bits if streams == 1 else (2 * length // streams).bit_length()
     ring = max(low, min(high, ring, RING_TOTAL_BITS - max(0, streams - 1).bit_length()))
     if slot_bits is None:
@@ -101,7 +102,7 @@ def default_prior() -> Prior:
     doubt = (1 << 22) // (np.arange(k.MATCH_LENGTHS, dtype=np.int64) + 3)
     matches = np.tile(np.stack([doubt, (1 << 22) - doubt], axis=1).reshape(-1), 2)
     weights = np.zeros((k.SETS, INPUTS), dtype=np.int32)
-    weights[:, : k.FIRST_EXPERT] = FIRST_WEIGHT
+    weights[:, k.MATCHES : k.ORDER_1 + 1] = FIRST_WEIGHT
     weights[:, k.FIRST_EXPERT :: 2] = FIRST_WEIGHT
     weights[:, -2] = MODEL_WEIGHT
     rates = np.array([RATE, EXTRA_RATE, FINAL_RATE], dtype=np.int32)
@@ -120,10 +121,12 @@ def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.
             at = used + 2 * model
             weights[begin:end, at : at + 2] = prior.weights[number, -2:] // shape.models
     rows = [*range(experts), *range(len(EXPERTS), MAPS)]
-    maps = (prior.maps[rows].astype(np.uint32) << 16 | np.uint32(prior.count)).reshape(-1)
+    maps: k.UInt32 = (
+        (prior.maps[rows].astype(np.uint32) << 16 | np.uint32(prior.count)).astype(np.uint32).reshape(-1)
+    )
     squash = squash_table()
     sets = k.SETS if shape.models else k.SETS - 1
-    steps = np.clip((np.arange(k.APM_STEPS) - 16) * k.APM_WIDTH, -4095, 4095) + 4096
+    steps = (np.arange(k.APM_STEPS) - 16) * k.APM_WIDTH + 4096
     parameters = [experts, inputs, shape.slot_bits, shape.ring_bits, shape.match_bits]
     return k.Mixing(
         slots=np.zeros(experts << (shape.slot_bits + 4), dtype=np.uint8),

@@ -19,7 +19,7 @@ from twins import (
 )
 
 from laconic.coder.errors import LaconicError
-from laconic.coder.mixing import kernels as k
+from laconic.coder.mixing import layout as k
 from laconic.coder.mixing import reference
 from laconic.coder.mixing.state import fresh, shape_for
 from laconic.coder.mixing.tree import build_tree, byte_tree

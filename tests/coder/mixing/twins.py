@@ -3,8 +3,8 @@
 import numpy as np
 
 from laconic.coder.kernels import decoder_state, encoder_state, finish_encoding
-from laconic.coder.mixing import kernels as k
-from laconic.coder.mixing import reference
+from laconic.coder.mixing import kernels, reference
+from laconic.coder.mixing import layout as k
 from laconic.coder.mixing.state import Shape, fresh, tree_arrays
 from laconic.coder.mixing.tree import ONE, ZERO, build_tree
 
@@ -88,7 +88,7 @@ def encode(ids, tree, shape, logits=None, chunk=None, state=None):
     out, coder = np.zeros(room + GUARD, dtype=np.uint8), encoder_state()
     out[room:] = 0xA5
     for _, part, alive, rows in _pieces(*rows_of(ids, shape.streams), logits, chunk):
-        assert k.code_tokens(False, part, alive, rows, tree_arrays(tree), m, coder, out)
+        assert kernels.code_tokens(False, part, alive, rows, tree_arrays(tree), m, coder, out)
     length = finish_encoding(coder, out)
     assert (out[room:] == 0xA5).all()
     return out[:length].tobytes()
@@ -106,7 +106,7 @@ def decode(payload, count, tree, shape, logits=None, chunk=None, state=None, beh
     coder = decoder_state(data)
     rows, alive = rows_of([0] * count, shape.streams)
     for piece, part, alive_part, logits_part in _pieces(rows, alive, logits, chunk):
-        if not k.code_tokens(True, part, alive_part, logits_part, tree_arrays(tree), m, coder, data):
+        if not kernels.code_tokens(True, part, alive_part, logits_part, tree_arrays(tree), m, coder, data):
             return None
         rows[:, piece] = part
     assert memory.tobytes() == payload + bytes([behind]) * GUARD
