@@ -73,7 +73,7 @@ def decode_direct(segment: Segment, model: Model, report: Report | None) -> byte
         if report is not None and step % 64 == 0:
             report(step / steps)
     check_end(coder, data)
-    return model.join(ids)
+    return model.restore(ids, segment.original_length)
 
 
 def check_end(coder: npt.NDArray[np.int64], data: npt.NDArray[np.uint8]) -> None:

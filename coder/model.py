@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .container import MAX_CHECKPOINTS, PREFIX
+from .container import MAX_CHECKPOINTS, PREFIX, DamageError
 from .errors import LaconicError
 
 if TYPE_CHECKING:
@@ -58,6 +58,17 @@ class Model:
                 "checkpoint, or choose -m none"
             )
         return ids
+
+    def restore(self, ids: npt.NDArray[np.int32], length: int) -> bytes:
+        """The bytes of a segment of `length` bytes.
+
+        Raises:
+            DamageError: they are more or fewer.
+        """
+        lengths = np.array([len(token) for token in self.checkpoint.token_bytes], dtype=np.int64)
+        if int(lengths[ids].sum()) != length:
+            raise DamageError("the tokens of a segment do not add up to its length: get the file again")
+        return self.join(ids)
 
     def join(self, ids: npt.NDArray[np.int32]) -> bytes:
         """The bytes of the ids, put end to end."""

@@ -103,7 +103,7 @@ def decode_mixed(segment: Segment, model: Model, memory: int, report: Report | N
         if report is not None and step % 64 == 0:
             report(step / steps)
     check_end(coder, data)
-    return model.join(ids)
+    return model.restore(ids, segment.original_length)
 
 
 def _predict(model: Model, states: Sequence[object], fed: IdArray) -> npt.NDArray[np.int32]:
