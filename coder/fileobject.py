@@ -206,8 +206,8 @@ def open_file(
             file.close()
             raise
         return io.TextIOWrapper(reader, encoding, errors, newline) if text else reader
-    check_level(level)
     check_sizes(streams, segment_size)
     loaded = open_model(model, engine, threads)
+    check_level(level, loaded)
     writer = LacWriter(PendingFile(path, force=kind == "w"), loaded, streams, segment_size, level)
     return cast(IO[Any], _TextWriter(writer, encoding, errors, newline) if text else writer)
