@@ -231,15 +231,17 @@ def _what_is_left(file: BinaryIO) -> tuple[Iterator[Stored], int | None]:
             return _indexed(file, layout), layout.original_length
     except LaconicError:
         prologue = Prologue(False, UNKNOWN)
+    # A head that nothing confirms is not believed where it says that no segment needs a checkpoint.
+    doubted = UNKNOWN if prologue.checkpoint is None else prologue.checkpoint
     try:
         index = _read_index(file, size)
     except LaconicError:
-        return _scanned(file, prologue.checkpoint, [0]), None
+        return _scanned(file, doubted, [0]), None
     try:
         index.verify(prologue)
     except LaconicError:
         shifts = [0, *(index.start - index.span - begin for begin in _PROLOGUE_SIZES)]
-        return _scanned(file, prologue.checkpoint, shifts), None
+        return _scanned(file, doubted, shifts), None
     begin, total = source.position, sum(entry.original_length for entry in index.entries)
     shift = index.start - index.span - begin
     if shift:  # bytes are missing or too many; or it is another file's index, at the end of what is left

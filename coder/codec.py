@@ -18,10 +18,12 @@ INCOMPRESSIBLE = 0.998  # of the original, on a sample
 MEMORY_LIMIT = 1 << 30  # bytes that a decoder takes for a segment's mixer, where nothing else is said
 
 
-def check_level(level: int) -> None:
-    """Raises LaconicError for a level that there is not."""
+def check_level(level: int, model: Model | None) -> None:
+    """Raises LaconicError for a level that there is not, or 1 with several checkpoints."""
     if level not in LEVELS:
         raise LaconicError(f"level {level}: choose from {LEVELS[0]} (fast) to {LEVELS[-1]} (small)")
+    if level == 1 and model is not None and model.others:
+        raise LaconicError("level 1 takes one checkpoint: name one by -m, or choose a level from 2 to 9")
 
 
 def encode_segment(
@@ -38,7 +40,7 @@ def encode_segment(
         streams: 1..4096, or None for a number that suits the length.
         level: 1 for the model alone (or LZMA), 2 to 9 for more and more experts around it.
     """
-    check_level(level)
+    check_level(level, model)
     best = Segment(RAW, len(data), data)
     packed = encode_lzma(data)
     if len(packed) < len(data):
@@ -70,8 +72,6 @@ def _by_model_alone(
 ) -> Segment | None:
     from .direct import encode_direct
 
-    if model.others:
-        raise LaconicError("level 1 takes one checkpoint: name one by -m, or choose a level from 2 to 9")
     return encode_direct(data, model, streams, len(best.payload), report)
 
 

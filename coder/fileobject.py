@@ -169,6 +169,7 @@ def open_file(
     threads: int | None = None,
     streams: int | None = None,
     segment_size: int = SEGMENT_SIZE,
+    memory: int | None = None,
     encoding: str = "utf-8",
     errors: str | None = None,
     newline: str | None = None,
@@ -179,6 +180,7 @@ def open_file(
         mode: "rb", "wb" or "xb", or with "t" for text; "r", "w" and "x" mean bytes. "x" fails on what exists.
         model: to write, the checkpoint to use ("none": no model); to read, one more place to look.
         level, engine, threads, streams, segment_size: as for `compress`.
+        memory: as for `decompress`.
         encoding, errors, newline: of text, as for the built-in open.
 
     Returns:
@@ -196,7 +198,7 @@ def open_file(
     ):
         raise ValueError(f"mode {mode!r}: choose rb, wb, xb, rt, wt or xt")
     if kind == "r":
-        decoder = registry.Decoder(extra_model(model), engine, threads)
+        decoder = registry.Decoder(extra_model(model), engine, threads, memory)
         if os.path.isdir(path):
             raise LaconicError(f"{os.fspath(path)} is a folder: name a file")
         file = open(path, "rb")  # noqa: SIM115 - the reader closes it
@@ -206,8 +208,8 @@ def open_file(
             file.close()
             raise
         return io.TextIOWrapper(reader, encoding, errors, newline) if text else reader
-    check_level(level)
     check_sizes(streams, segment_size)
     loaded = open_model(model, engine, threads)
+    check_level(level, loaded)
     writer = LacWriter(PendingFile(path, force=kind == "w"), loaded, streams, segment_size, level)
     return cast(IO[Any], _TextWriter(writer, encoding, errors, newline) if text else writer)

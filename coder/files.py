@@ -79,7 +79,7 @@ def compress_stream(
     """
     from .codec import check_level, encode_segment
 
-    check_level(level)
+    check_level(level, model)
     check_sizes(streams, segment_size)
     reader, writer = Source(source), Writer(target, None if model is None else model.prefixes)
     shown = progress or Progress("", None, False)

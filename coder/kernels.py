@@ -158,9 +158,9 @@ def decode_tokens(logits: Int32, data: Bytes, state: Int64, ids: Int32) -> bool:
     Returns:
         False when the data ended before the tokens did: it is damaged.
     """
-    vocab = logits.shape[1]
+    vocab = int(logits.shape[1])
     sums = np.empty((vocab + BLOCK - 1) // BLOCK, dtype=np.int64)
-    weights: UInt32 = np.empty(vocab, dtype=np.uint32)
+    weights = np.empty(vocab, dtype=np.uint32)
     return _decode_tokens(logits, data, state, ids, weights, sums)
 
 

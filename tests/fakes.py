@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from laconic.coder import registry
-from laconic.coder.codec import Model
+from laconic.coder.model import Model
 
-PAIRS = [b"ab", b"abc", b"\x00\xff", b"end "]
-TOKENS = [bytes([b]) for b in range(256)] + PAIRS
+LONGER = [b"ab", b"abc", b"\x00\xff", b"end "]
+TOKENS = sorted([bytes([b]) for b in range(256)] + LONGER)
 VOCAB = len(TOKENS)
+IDS = {token: number for number, token in enumerate(TOKENS)}
 
 
 def follows(previous, last):
@@ -27,8 +28,8 @@ class FakeTokenizer:
     def encode(self, data):
         ids, at = [], 0
         while at < len(data):
-            found = max((n for n in (4, 3, 2) if data[at : at + n] in PAIRS), default=1)
-            ids.append(TOKENS.index(data[at : at + found]) if found > 1 else data[at])
+            found = next(n for n in (4, 3, 2, 1) if data[at : at + n] in IDS)
+            ids.append(IDS[data[at : at + found]])
             at += found
         return np.array(ids, dtype=np.int32)
 
@@ -38,6 +39,8 @@ class FakeCheckpoint:
     name: str = "fake"
     token_bytes: list = field(default_factory=lambda: list(TOKENS))
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
+    path: Path | None = None
+    prior: None = None
 
     @property
     def id(self):
@@ -45,12 +48,13 @@ class FakeCheckpoint:
 
 
 class FakeEngine:
-    """Logits from the last two ids of each stream: twelve bits for what `follows`, noise for the rest."""
+    """Logits from the last two ids of each stream: `bits` for what `follows`, noise for the rest."""
 
     name = "fake"
     vocab_size = VOCAB
 
-    def __init__(self):
+    def __init__(self, bits=12):
+        self.bits = bits
         self.tokens_seen = 0
 
     def start(self, num_streams):
@@ -66,9 +70,9 @@ class FakeEngine:
         for t in range(steps):
             state[:, 0] = state[:, 1]
             state[:, 1] = ids[:, t]
-            mix = state[:, :1] * 7919 + state[:, 1:] * 104729 + symbols * 1299709
+            mix = state[:, :1] * 7919 + state[:, 1:] * 104729 + symbols * 1299709 + self.bits
             logits[:, t] = (mix ^ (mix >> 7)) % 2048 - 4000
-            logits[np.arange(streams), t, follows(state[:, 0], state[:, 1])] = 12 * 1024
+            logits[np.arange(streams), t, follows(state[:, 0], state[:, 1])] = self.bits * 1024
         return logits
 
 
@@ -77,21 +81,28 @@ def predictable(length, seed=0):
     rng = np.random.default_rng(seed)
     previous, last, out = VOCAB, VOCAB, bytearray()
     while len(out) < length:
-        token = int(rng.integers(256)) if rng.random() < 0.125 else follows(previous, last)
+        token = int(rng.integers(VOCAB)) if rng.random() < 0.125 else follows(previous, last)
         previous, last = last, token
         out += TOKENS[token]
     return bytes(out[:length])
 
 
-def fake_model():
-    return Model(FakeCheckpoint(), FakeEngine())
+def fake_model(name="fake", bits=12):
+    return Model(FakeCheckpoint(name), FakeEngine(bits))
 
 
-def know_only(model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make `model` the checkpoint called default, described in `folder`, and the only one that is known."""
-    (folder / "default").mkdir(parents=True)
-    head = {"id": model.checkpoint.id.hex(), "summary": {"validation": {"coded": {"bits_per_byte": 1.5}}}}
-    (folder / "default" / "config.json").write_text(json.dumps(head))
+def know_only(model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch, **others: Model) -> None:
+    """Make `model` the checkpoint called default, described in `folder`, and the only one that is known.
+
+    `others` are known too, by their names here.
+    """
+    models = {"default": model, **others}
+    for name, known in models.items():
+        (folder / name).mkdir(parents=True)
+        summary = {"validation": {"coded": {"bits_per_byte": 1.5}}}
+        head = {"id": known.checkpoint.id.hex(), "summary": summary}
+        (folder / name / "config.json").write_text(json.dumps(head))
+    by_id = {known.checkpoint.id: known for known in models.values()}
     monkeypatch.setenv(registry.VARIABLE, str(folder))
     monkeypatch.setattr(registry, "SHIPPED", folder / "nothing")
-    monkeypatch.setattr(registry, "open_model", lambda listing, engine=None, threads=None: model)
+    monkeypatch.setattr(registry, "open_model", lambda listing, engine=None, threads=None: by_id[listing.id])

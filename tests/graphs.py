@@ -43,7 +43,7 @@ def random_checkpoint(config: FrozenConfig, seed: int = 0, saturated: bool = Fal
     if config.positions == "rotary":
         angles = 2 * np.pi * np.arange(config.rotary_period) / config.rotary_period
         tensors["rotary.cosine"] = np.rint(np.cos(angles) * (1 << ROTARY_BITS)).astype(np.int32)
-    tokens = [bytes([i % 256]) * (1 + i // 256) for i in range(config.vocab_size)]
+    tokens = sorted(bytes([i % 256]) * (1 + i // 256) for i in range(config.vocab_size))
     tensors["token_bytes"] = np.frombuffer(b"".join(tokens), dtype=np.uint8).copy()
     tensors["token_ends"] = np.cumsum([len(t) for t in tokens]).astype(np.int32)
     return FrozenCheckpoint(config, tensors, '{"kind": "test"}', {"name": "random"})

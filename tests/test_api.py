@@ -120,7 +120,7 @@ def test_a_file_never_closed_leaves_nothing(mode):
 
 def test_a_failure_while_writing_is_not_published(model, monkeypatch):
     file = laconic.open("a.lac", "wb", segment_size=10)
-    monkeypatch.setattr("laconic.coder.fileobject.encode_segment", lambda *args: 1 / 0)
+    monkeypatch.setattr("laconic.coder.fileobject.encode_segment", lambda *args, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         file.write(b"x" * 20)
     file.close()
@@ -131,6 +131,51 @@ def test_a_failure_while_writing_is_not_published(model, monkeypatch):
         file.close()
     assert file.closed
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize("level", [1, 2, 9])
+def test_levels(level):
+    data = predictable(2500)
+    with laconic.open("a.lac", "wb", level=level, segment_size=1000) as file:
+        file.write(data)
+    with open("a.lac", "rb") as file:
+        blob = file.read()
+    assert blob == laconic.compress(data, level=level, segment_size=1000)
+    assert laconic.decompress(blob) == data
+    with laconic.open("a.lac") as file:
+        assert file.read() == data
+
+
+def test_levels_that_there_are_not():
+    for level in (0, 10):
+        with pytest.raises(LaconicError, match="choose from 1"):
+            laconic.open("a.lac", "wb", level=level)
+    assert os.listdir() == []
+
+
+def test_several_checkpoints(model, tmp_path, monkeypatch):
+    know_only(model, tmp_path / "more", monkeypatch, other=fake_model("other", 5))
+    data = predictable(2500)
+    with laconic.open("a.lac", "wb", model=["default", "other"], segment_size=1000) as file:
+        file.write(data)
+    with open("a.lac", "rb") as file:
+        assert file.read() == laconic.compress(data, ["default", "other"], segment_size=1000)
+    for extra in ("default", None, ["other", "default"]):
+        with laconic.open("a.lac", model=extra) as file:
+            assert file.read() == data
+    with pytest.raises(LaconicError, match="level 1 takes one checkpoint"):
+        laconic.open("b.lac", "wb", model=["default", "other"], level=1)
+    assert os.listdir() == ["a.lac"]
+
+
+def test_memory():
+    data = predictable(2000)
+    with laconic.open("a.lac", "wb") as file:
+        file.write(data)
+    with laconic.open("a.lac", memory=1 << 20) as file, pytest.raises(LaconicError, match="raise --memory"):
+        file.read()
+    with laconic.open("a.lac", memory=1 << 30) as file:
+        assert file.read() == data
 
 
 def test_replacing():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import laconic
+from laconic.coder.container import MIXED, MODEL
 from laconic.coder.files import open_model
 from laconic.coder.fixedpoint import exp2_weights
 
@@ -24,12 +25,13 @@ SETTINGS = [
 ]
 CODE = """
 import sys, laconic
-engine, threads, streams, text, foreign = sys.argv[1:]
+engine, threads, kinds, text, foreign = sys.argv[1:]
 data = open(text, "rb").read()
-for count in streams.split(","):
-    blob = laconic.compress(data, engine=engine, threads=int(threads), streams=int(count))
-    open(f"{text}.{count}.lac", "wb").write(blob)
-    blob = open(f"{foreign}.{count}.lac", "rb").read()
+for kind in kinds.split(","):
+    level, count = map(int, kind.split("-"))
+    blob = laconic.compress(data, level=level, engine=engine, threads=int(threads), streams=count)
+    open(f"{text}.{kind}.lac", "wb").write(blob)
+    blob = open(f"{foreign}.{kind}.lac", "rb").read()
     assert laconic.decompress(blob, engine=engine, threads=int(threads)) == data
 """
 
@@ -50,26 +52,28 @@ def what_the_model_believes(streams: int, steps: int) -> bytes:
 
 
 @pytest.mark.slow
-def test_engines_threads_streams_and_instruction_sets_agree(tmp_path):
+def test_engines_threads_levels_streams_and_instruction_sets_agree(tmp_path):
     """Each setting encodes, and decodes what the setting before it wrote."""
     source = what_the_model_believes(48, 80) + bytes(range(256))
-    streams = "1,7,64"
-    for count in streams.split(","):
-        blob = laconic.compress(source, streams=int(count))
-        assert blob[13] == 1, "the model must code this text, or nothing is shown"
-        (tmp_path / f"first.{count}.lac").write_bytes(blob)
+    kinds = ["1-1", "1-64", "2-64", "6-7"]  # level and streams
+    for kind in kinds:
+        level, count = map(int, kind.split("-"))
+        blob = laconic.compress(source, level=level, streams=count)
+        method = MODEL if level == 1 else MIXED
+        assert blob[13] == method, "the model must code this text, or nothing is shown"
+        (tmp_path / f"first.{kind}.lac").write_bytes(blob)
     foreign = tmp_path / "first"
     digests = set()
     for number, (engine, threads, environment) in enumerate(SETTINGS):
         text = tmp_path / f"{number}.txt"
         text.write_bytes(source)
-        arguments = [engine, str(threads), streams, str(text), str(foreign)]
+        arguments = [engine, str(threads), ",".join(kinds), str(text), str(foreign)]
         subprocess.run(
             [sys.executable, "-c", CODE, *arguments],
             env={**os.environ, **environment, "OPENBLAS_NUM_THREADS": str(threads)},
             check=True,
         )
-        names = [f"{number}.txt.{count}.lac" for count in streams.split(",")]
+        names = [f"{number}.txt.{kind}.lac" for kind in kinds]
         written = b"".join((tmp_path / name).read_bytes() for name in names)
         digests.add(hashlib.sha256(written).hexdigest())
         foreign = text

@@ -50,7 +50,8 @@ def add_decoder(parser: argparse.ArgumentParser) -> None:
 
 def decoder(args: argparse.Namespace) -> Decoder:
     """As -m, --engine and -T say."""
-    models = [find(name).path for name in args.model or [] if name != "none"]
+    names: list[str] = args.model or []
+    models = [find(name).path for name in names if name != "none"]
     return Decoder(models, args.engine, args.threads, args.memory)
 
 

@@ -121,9 +121,7 @@ def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.
             at = used + 2 * model
             weights[begin:end, at : at + 2] = prior.weights[number, -2:] // shape.models
     rows = [*range(experts), *range(len(EXPERTS), MAPS)]
-    maps: k.UInt32 = (
-        (prior.maps[rows].astype(np.uint32) << 16 | np.uint32(prior.count)).astype(np.uint32).reshape(-1)
-    )
+    maps = (prior.maps[rows].astype(np.int64) << 16 | prior.count).astype(np.uint32).reshape(-1)
     squash = squash_table()
     sets = k.SETS if shape.models else k.SETS - 1
     steps = (np.arange(k.APM_STEPS) - 16) * k.APM_WIDTH + 4096

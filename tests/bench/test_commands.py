@@ -53,7 +53,7 @@ def test_laconic_is_measured_through_its_front_door(tmp_path, monkeypatch):
     ours, xz = report.results
     assert model.engine.tokens_seen > 0
     assert ours.compressed_bytes < xz.compressed_bytes
-    assert ours.methods == {"model": 20_000}
+    assert ours.methods == {"mixed": 20_000}
     assert report.break_even_bytes() == pytest.approx(
         500 * 8 / (xz.bits_per_byte - ours.bits_per_byte), abs=1
     )

@@ -13,6 +13,8 @@ from laconic.bench.subject import compile_kernels
 from laconic.coder import kernels
 from laconic.coder.codec import decode_segment, encode_segment
 from laconic.coder.errors import LaconicError
+from laconic.coder.mixing import kernels as mixing
+from laconic.coder.model import ensemble
 
 ZLIB = Codec("zlib", "zlib 1", zlib.compress, zlib.decompress)
 SAMPLES = [Sample("a", b"abc" * 1000), Sample("nothing", b""), Sample("b", bytes(500))]
@@ -69,19 +71,30 @@ def test_what_is_prepared_is_outside_the_timing():
 def test_every_kernel_is_compiled_before_the_timing():
     code = (
         "from laconic.bench.subject import compile_kernels; from laconic.coder import kernels; "
-        "compile_kernels(); entries = ('encode_tokens', 'finish_encoding', 'decode_tokens', 'code_lengths'); "
-        "print([len(getattr(kernels, name).signatures) for name in entries])"
+        "from laconic.coder.mixing import kernels as mixing; compile_kernels(); "
+        "names = ('encode_tokens', 'finish_encoding', '_decode_tokens', '_code_lengths'); "
+        "entries = [*(getattr(kernels, name) for name in names), mixing.code_tokens]; "
+        "print([len(kernel.signatures) for kernel in entries])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[1, 1, 1, 1]\n"
+    assert done.stdout == "[1, 1, 1, 1, 1]\n"
 
 
-def test_the_coder_asks_for_no_other_compilation():
+@pytest.mark.parametrize("level", [1, 2, 9])
+def test_the_coder_asks_for_no_other_compilation(level):
     compile_kernels()
-    entries = (kernels.encode_tokens, kernels.finish_encoding, kernels.decode_tokens, kernels.code_lengths)
+    entries = (
+        kernels.encode_tokens,
+        kernels.finish_encoding,
+        kernels._decode_tokens,
+        kernels._code_lengths,
+        mixing.code_tokens,
+    )
     before = [len(kernel.signatures) for kernel in entries]
     model, data = fake_model(), predictable(30_000)
-    assert decode_segment(encode_segment(data, model), model) == data
+    models = [None, model] if level == 1 else [None, model, ensemble([model, fake_model("other", 5)])]
+    for predictor in models:
+        assert decode_segment(encode_segment(data, predictor, level=level), predictor) == data
     assert [len(kernel.signatures) for kernel in entries] == before
 
 

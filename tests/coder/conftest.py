@@ -1,10 +1,16 @@
-"""Golden files, and the fake model."""
+"""Golden files, the fake models, and files that they wrote."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
-from fakes import fake_model, know_only
+from containers import ORIGINALS, write
+from fakes import fake_model, know_only, predictable
+
+from laconic.coder.codec import decode_segment
+from laconic.coder.container import PREFIX
+from laconic.coder.model import ensemble
 
 
 @pytest.fixture
@@ -24,6 +30,59 @@ def golden():
 @pytest.fixture
 def model():
     return fake_model()
+
+
+@pytest.fixture
+def pair():
+    """Two checkpoints of one vocabulary, as one model."""
+    return ensemble([fake_model(), fake_model("other", 5)])
+
+
+@pytest.fixture
+def decode(model, pair):
+    """Decodes by one model or by two, as many as a file names, whatever their ids; and remembers."""
+
+    @cache
+    def decode(segment, checkpoint):
+        return decode_segment(segment, model if len(checkpoint or b"") <= PREFIX else pair)
+
+    return decode
+
+
+@pytest.fixture
+def direct(model):
+    """A file of many, at level 1."""
+    return write(ORIGINALS, model, level=1)
+
+
+@pytest.fixture
+def many(model):
+    """A file of many, by models and experts."""
+    return write(ORIGINALS, model)
+
+
+@pytest.fixture
+def several(pair):
+    """A file of many that names two checkpoints."""
+    return write(ORIGINALS, pair)
+
+
+@pytest.fixture
+def single(model):
+    """A file of one segment, at level 1."""
+    return write([predictable(400)], model, level=1)
+
+
+@pytest.fixture
+def single_mixed(model):
+    """A file of one segment, by model and experts."""
+    return write([predictable(400)], model)
+
+
+@pytest.fixture
+def single_experts():
+    """A file of one segment, by experts alone."""
+    return write([ORIGINALS[2]], None)
 
 
 @pytest.fixture

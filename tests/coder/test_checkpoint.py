@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ from safetensors.numpy import load_file, save_file
 
 from laconic.coder.checkpoint import CONFIG, TENSORS, TOKENIZER, FrozenCheckpoint
 from laconic.coder.errors import LaconicError
+from laconic.coder.graph import PRIOR_SHAPES, PRIOR_TENSORS
+from laconic.coder.mixing.state import default_prior
 from laconic.models.tokenizer import train_tokenizer
 
 
@@ -70,11 +73,12 @@ def test_truncated_and_missing_files(folder, name):
         FrozenCheckpoint.load(folder)
 
 
-def test_another_spec_version(folder):
+@pytest.mark.parametrize("spec", [1, 3])
+def test_another_spec_version(folder, spec):
     head = json.loads((folder / CONFIG).read_text())
-    head["config"]["spec"] = 2
+    head["config"]["spec"] = spec
     (folder / CONFIG).write_text(json.dumps(head))
-    with pytest.raises(LaconicError, match="spec version 2"):
+    with pytest.raises(LaconicError, match=f"spec version {spec}"):
         FrozenCheckpoint.load(folder)
 
 
@@ -96,6 +100,55 @@ def test_tensors_out_of_range_are_refused_with_their_name(folder, name, value, m
     save_file(tensors, folder / TENSORS)
     with pytest.raises(LaconicError, match=message):
         FrozenCheckpoint.load(folder)
+
+
+def test_tokens_out_of_order_are_refused(folder):
+    tensors = load_file(folder / TENSORS)
+    tensors["token_bytes"][[7, 8]] = tensors["token_bytes"][[8, 7]]
+    save_file(tensors, folder / TENSORS)
+    with pytest.raises(LaconicError, match="ascending order of their bytes"):
+        FrozenCheckpoint.load(folder)
+
+
+def prior_tensors():
+    prior = default_prior()
+    return {name: getattr(prior, name.split(".")[1]).copy() for name in PRIOR_TENSORS}
+
+
+def test_a_prior_is_part_of_the_checkpoint_and_of_its_id(tmp_path):
+    plain, made = random_checkpoint(random_config()), random_checkpoint(random_config())
+    assert plain.prior is None
+    made.tensors |= prior_tensors()
+    made.save(tmp_path / "with prior")
+    loaded = FrozenCheckpoint.load(tmp_path / "with prior")
+    assert loaded.id == made.id != plain.id
+    for name, value in asdict(loaded.prior).items():
+        np.testing.assert_array_equal(value, getattr(default_prior(), name))
+    ids = {made.id}
+    for name in PRIOR_TENSORS:
+        changed = random_checkpoint(random_config())
+        changed.tensors |= prior_tensors()
+        changed.tensors[name].reshape(-1)[0] += 1
+        ids.add(changed.id)
+    assert len(ids) == 5
+
+
+@pytest.mark.parametrize("name", PRIOR_TENSORS)
+def test_a_prior_that_is_incomplete_or_out_of_range_is_refused(folder, name):
+    tensors = load_file(folder / TENSORS) | prior_tensors()
+    sound = tensors.pop(name)
+    (low, high) = PRIOR_SHAPES[name][1:]
+    worse = [sound.astype(np.int64), sound[..., :-1]]
+    for value in (low - 1, high + 1):
+        beyond = sound.copy()
+        beyond.reshape(-1)[-1] = value
+        worse.append(beyond)
+    for value in (None, *worse):
+        save_file(
+            tensors if value is None else {**tensors, name: np.ascontiguousarray(value)}, folder / TENSORS
+        )
+        with pytest.raises(LaconicError, match=f"{name}"):
+            FrozenCheckpoint.load(folder)
 
 
 def test_shapes_beyond_the_proof_are_refused():

@@ -1,109 +1,108 @@
+"""Which method codes a segment, at every level; and payloads that no encoder writes."""
+
 import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fakes import TOKENS, VOCAB, FakeTokenizer, fake_model, predictable
+from fakes import LONGER, TOKENS, FakeTokenizer, fake_model, predictable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.coder.codec import decode_segment, encode_segment, num_streams
-from laconic.coder.container import LZMA, MODEL, RAW, DamageError, Segment
+from laconic.coder.codec import LEVELS, SAMPLE, check_level, decode_segment, encode_segment
+from laconic.coder.container import EXPERTS, LZMA, MIXED, MODEL, RAW, DamageError, check
 from laconic.coder.errors import LaconicError
-from laconic.coder.fixedpoint import exp2_table
-from laconic.coder.rangecoder import RangeEncoder, weights_reference
+from laconic.coder.mixing import coding
+from laconic.coder.model import ensemble
 
 MODEL_ONE = fake_model()
+PAIR = ensemble([fake_model("first"), fake_model("second", 5)])
+WORDS = b" ".join(b"%d bottles of beer on the wall" % (number * number) for number in range(40))
 
 
-def encode_reference(data, model, streams):
-    """The payload by docs/format.md, in plain Python."""
-    ids = model.checkpoint.tokenizer.encode(data).tolist()
-    short, longer = divmod(len(ids), streams)
-    parts, at = [], 0
-    for s in range(streams):
-        length = short + (s < longer)
-        parts.append(ids[at : at + length])
-        at += length
-    predictions = []
-    for part in parts:
-        fed = np.array([[VOCAB, *part[:-1]]])
-        predictions.append(model.engine.advance(model.engine.start(1), fed)[0])
-    encoder, table = RangeEncoder(), exp2_table().tolist()
-    for t in range(len(parts[0])):
-        for part, logits in zip(parts, predictions, strict=True):
-            if t < len(part):
-                weights = weights_reference(logits[t].tolist(), table)
-                encoder.encode(sum(weights[: part[t]]), weights[part[t]], sum(weights))
-    return Segment(MODEL, len(data), encoder.finish(), len(ids), streams)
-
-
-@pytest.mark.parametrize("streams", [1, 7, 64])
-def test_the_payload_is_what_the_format_says(streams, model):
-    data = predictable(1500)
-    segment = encode_segment(data, model, streams)
-    assert segment == encode_reference(data, model, streams)
-    assert decode_segment(segment, model) == data
-
-
-@pytest.mark.parametrize("streams", [1, 7, 64, 500, None])
-def test_streams_restore_the_same_bytes(streams, model):
-    data = predictable(9000)
-    segment = encode_segment(data, model, streams)
-    assert segment.method == MODEL
-    assert segment.streams == num_streams(segment.tokens, streams)
-    assert len(segment.payload) < 0.5 * len(data)
-    assert decode_segment(segment, model) == data
-
-
-def test_number_of_streams():
-    assert [num_streams(n) for n in (1, 4095, 8191, 8192, 1 << 20)] == [1, 1, 1, 2, 64]
-    assert [num_streams(5, n) for n in (1, 5, 6, 9999)] == [1, 5, 5, 5]
-    assert num_streams(1 << 20, 9999) == 4096
-
-
-def test_chunks_do_not_change_the_payload(model, monkeypatch):
-    data = predictable(3000)
-    whole = encode_segment(data, model, 3)
-    monkeypatch.setattr("laconic.coder.codec.LOGITS_BYTES", 4 * 3 * VOCAB * 17)
-    assert encode_segment(data, model, 3) == whole
-
-
-def test_chunks_are_short_enough_for_attention(model, monkeypatch):
-    advance, steps = model.engine.advance, []
-    monkeypatch.setattr(
-        model.engine, "advance", lambda state, ids: steps.append(ids.shape[1]) or advance(state, ids)
-    )
-    encode_segment(predictable(9000), model, 1)
-    assert max(steps) <= 128
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.binary(min_size=1, max_size=400), st.integers(1, 70), st.booleans())
-def test_any_bytes(data, streams, with_model):
-    model = MODEL_ONE if with_model else None
-    segment = encode_segment(data, model, streams)
+@settings(max_examples=80, deadline=None)
+@given(
+    st.binary(min_size=1, max_size=400),
+    st.integers(1, 70),
+    st.sampled_from([None, MODEL_ONE, PAIR]),
+    st.sampled_from(LEVELS),
+)
+def test_any_bytes(data, streams, model, level):
+    if model is PAIR and level == 1:
+        level = 2
+    segment = encode_segment(data, model, streams, level=level)
     assert len(segment.payload) <= len(data)
     assert decode_segment(segment, model) == data
 
 
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(
-    "data", [b"a", bytes(range(256)), bytes(5000), b"\xff\xfe" * 3, b"abc end \0\xff" * 50]
+    "data", [b"a", bytes(range(256)), bytes(5000), b"\xff\xfe" * 3, b"abc end \0\xff" * 50, WORDS]
 )
-def test_special_bytes(data, model):
-    assert decode_segment(encode_segment(data, model), model) == data
+def test_every_level_restores_special_bytes(data, level, model, pair):
+    for predictor in (None, model, pair) if level > 1 else (None, model):
+        assert decode_segment(encode_segment(data, predictor, level=level), predictor) == data
 
 
-def test_random_bytes_are_stored_raw_after_a_sample(model):
-    data = np.random.default_rng(0).bytes(40_000)
-    assert encode_segment(data, model).method == RAW
-    assert model.engine.tokens_seen < 3000
+@pytest.mark.parametrize("level", LEVELS)
+def test_methods_and_levels(level, model):
+    data = predictable(6000)
+    by_model = encode_segment(data, model, level=level)
+    assert by_model.method == (MODEL if level == 1 else MIXED)
+    assert (by_model.tokens, by_model.streams) == (len(model.tokenize(data)), 1)
+    assert len(by_model.payload) < 0.25 * len(data)
+    alone = encode_segment(WORDS, None, level=level)
+    assert alone.method == (LZMA if level == 1 else EXPERTS)
+    assert (alone.tokens, alone.streams) == (0, 0)
+    for segment in (by_model, alone):
+        assert segment.profile >> 4 == (level if level > 1 else 0)
 
 
-def test_zeros_never_reach_the_model(model):
+def test_higher_levels_are_smaller():
+    sizes = [len(encode_segment(WORDS, None, level=level).payload) for level in LEVELS]
+    assert sizes[8] < sizes[1] < 0.8 * sizes[0]
+
+
+@pytest.mark.parametrize("streams", [1, 7, 64, 500, None])
+def test_streams_restore_the_same_bytes(streams, model, pair):
+    data = predictable(3000)
+    for predictor in (model, pair):
+        segment = encode_segment(data, predictor, streams)
+        assert (segment.method, segment.streams) == (MIXED, streams or 1)
+        assert decode_segment(segment, predictor) == data
+
+
+def test_chunks_do_not_change_the_payload(pair, monkeypatch):
+    data = predictable(3000)
+    whole, alone = encode_segment(data, pair, 3), encode_segment(WORDS, None)
+    monkeypatch.setattr("laconic.coder.lockstep.MAX_CHUNK_STEPS", 17)
+    monkeypatch.setattr("laconic.coder.mixing.coding.STEPS", 17)
+    assert encode_segment(data, pair, 3) == whole
+    assert encode_segment(WORDS, None) == alone
+    assert decode_segment(alone, None) == WORDS
+
+
+@pytest.mark.parametrize("level", [0, 10, -1])
+def test_levels_that_there_are_not(level):
+    for check_it in (
+        lambda level: check_level(level, None),
+        lambda level: encode_segment(b"abc", None, level=level),
+    ):
+        with pytest.raises(LaconicError, match=f"level {level}: choose from 1 .* to 9"):
+            check_it(level)
+
+
+def test_level_1_takes_one_model(pair):
+    for data in (predictable(500), bytes(5000), b"a"):
+        with pytest.raises(LaconicError, match="level 1 takes one checkpoint"):
+            encode_segment(data, pair, level=1)
+
+
+@pytest.mark.parametrize("level", [1, 6])
+def test_zeros_never_reach_the_model(level, model):
     began = time.process_time()
-    segment = encode_segment(bytes(1 << 20), model)
+    segment = encode_segment(bytes(1 << 20), model, level=level)
     assert segment.method == LZMA
     assert len(segment.payload) < 1000
     assert model.engine.tokens_seen == 0
@@ -111,57 +110,172 @@ def test_zeros_never_reach_the_model(model):
     assert decode_segment(segment, model) == bytes(1 << 20)
 
 
-def test_lzma_is_taken_where_it_is_smaller(model):
-    data = predictable(700, seed=1)[:40] * 12 + np.random.default_rng(1).bytes(600)
-    segment = encode_segment(data, model)
-    assert segment.method == LZMA
+def test_noise_never_reaches_the_model(model):
+    data = np.random.default_rng(0).bytes(2 * SAMPLE)
+    assert encode_segment(data, model, level=2).method == RAW
+    assert model.engine.tokens_seen == 0
+
+
+def test_a_model_that_does_not_help_sees_a_sample(model):
+    rng = np.random.default_rng(1)
+    words = [rng.bytes(5).hex().encode() for _ in range(500)]
+    data = b" ".join(words[number] for number in rng.integers(0, 500, 2 * SAMPLE // 11 + 100))
+    segment = encode_segment(data, model, level=2)
+    assert segment.method == EXPERTS
+    assert model.engine.tokens_seen <= SAMPLE
+    assert decode_segment(segment, None) == data
+
+
+def test_a_model_that_helps_makes_the_experts_alone_unnecessary(model, monkeypatch):
+    data = predictable(2 * SAMPLE)
+    asked = []
+
+    encode_experts = coding.encode_experts
+    monkeypatch.setattr(
+        coding, "encode_experts", lambda data, *more: asked.append(len(data)) or encode_experts(data, *more)
+    )
+    segment = encode_segment(data, model, level=2)
+    assert (segment.method, segment.streams) == (MIXED, 15)
+    assert set(asked) == {SAMPLE}
     assert decode_segment(segment, model) == data
 
 
 def test_progress_ends_at_one(model, monkeypatch):
-    monkeypatch.setattr("laconic.coder.codec.MAX_CHUNK_STEPS", 100)
+    monkeypatch.setattr("laconic.coder.lockstep.MAX_CHUNK_STEPS", 100)
+    monkeypatch.setattr("laconic.coder.mixing.coding.STEPS", 100)
     parts = []
     encode_segment(predictable(2000), model, 4, parts.append)
-    assert parts == sorted(parts)
-    assert parts[-1] == 1
-    assert len(parts) > 3
+    decode_segment(encode_segment(WORDS, None), None, parts.append)
+    for first, last in ((0, parts.index(1)), (len(parts) - len(WORDS) // 100, len(parts) - 1)):
+        assert parts[first : last + 1] == sorted(parts[first : last + 1])
+        assert last - first > 3
+    assert max(parts) == 1
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"payload": b""},
-        {"payload": b"\0" * 40},
-        {"tokens": 10},
-        {"tokens": 900},
-        {"original_length": 999},
-        {"method": LZMA},
-        {"method": LZMA, "payload": b""},
-    ],
+@pytest.fixture(params=["mixed", "several", "experts"])
+def coded(request, model, pair):
+    """(a segment by models and experts, its model, its original)."""
+    data, predictor = predictable(1000), {"mixed": model, "several": pair, "experts": None}[request.param]
+    if predictor is None:
+        return encode_segment(WORDS, None), None, WORDS
+    return encode_segment(data, predictor, 2), predictor, data
+
+
+@pytest.mark.parametrize("change", ["empty", "zeros", "ones", "more", "twice", "less", "half"])
+def test_a_payload_that_is_too_short_or_too_long(change, coded):
+    segment, model, _ = coded
+    payload = segment.payload
+    changed = {
+        "empty": b"",
+        "zeros": bytes(40),
+        "ones": b"\xff" * 3,
+        "more": payload + bytes(8),
+        "twice": payload + payload,
+        "less": payload[:-8],
+        "half": payload[: len(payload) // 2],
+    }[change]
+    assert noticed(replace(segment, payload=changed), model, coded[2])
+
+
+def noticed(segment, model, data):
+    """Whether a damaged segment is refused, or decodes to what its check tells from `data`."""
+    try:
+        return check(decode_segment(segment, model)) != check(data)
+    except DamageError:
+        return True
+
+
+def test_damage_anywhere_in_a_payload_is_noticed(coded):
+    """Without the check that is stored beside it, which notices before anything is decoded."""
+    segment, model, data = coded
+    for at in range(0, len(segment.payload), 11):
+        for mask in (1, 0xFF):
+            broken = bytearray(segment.payload)
+            broken[at] ^= mask
+            assert noticed(replace(segment, payload=bytes(broken)), model, data)
+    for length in range(0, len(segment.payload) - 1, 17):
+        assert noticed(replace(segment, payload=segment.payload[:length]), model, data)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.binary(max_size=60),
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.integers(2, 9),
+    st.integers(0, 3),
+    st.sampled_from([None, MODEL_ONE, PAIR]),
 )
-def test_a_payload_that_no_encoder_writes(change, model):
-    segment = replace(encode_segment(predictable(1000), model, 2), **change)
-    with pytest.raises(DamageError):
-        decode_segment(segment, model)
+def test_noise_is_refused_or_decodes_to_something(noise, length, tokens, streams, level, slots, model):
+    segment = encode_segment(b"x" * 9, None)
+    tokens = min(length, tokens)
+    segment = replace(
+        segment,
+        method=EXPERTS if model is None else MIXED,
+        original_length=length,
+        payload=noise,
+        tokens=tokens,
+        streams=min(tokens, streams),
+        profile=level << 4 | slots,
+    )
+    try:
+        data = decode_segment(segment, model)
+    except DamageError:
+        return
+    longest = 1 if model is None else max(map(len, TOKENS))
+    assert len(data) <= max(length, longest * tokens)
+
+
+@pytest.mark.parametrize("changes", [{"tokens": 10}, {"tokens": 990}, {"streams": 1}, {"profile": 0x70}])
+def test_headers_that_do_not_fit_the_payload(changes, model):
+    data = predictable(1000)
+    segment = encode_segment(data, model, 2)
+    assert noticed(replace(segment, **changes), model, data)
+
+
+@pytest.mark.parametrize("level", [1, 6])
+def test_tokens_must_add_up_to_the_length(level, model):
+    segment = encode_segment(predictable(1000), model, 2, level=level)
+    for length in (segment.original_length - 1, segment.original_length + 1):
+        with pytest.raises(DamageError, match="add up to its length"):
+            decode_segment(replace(segment, original_length=length), model)
+
+
+def test_a_segment_that_asks_for_too_much_memory(coded):
+    segment, model, data = coded
+    with pytest.raises(
+        LaconicError, match=r"asks for 1\d MB of memory, allowed are 1: raise --memory"
+    ) as error:
+        decode_segment(segment, model, memory=1 << 20)
+    assert not isinstance(error.value, DamageError)
+    assert decode_segment(segment, model, memory=1 << 25) == data
+    greedy = replace(segment, profile=0x9C)  # 18 tables of 64 MB
+    with pytest.raises(
+        LaconicError, match=r"asks for 1,\d\d\d MB of memory, allowed are 1,024: raise --memory"
+    ):
+        decode_segment(greedy, model)
 
 
 def test_lzma_that_goes_on_or_stops_early():
-    good = encode_segment(b"laconic " * 100, None)
+    good = encode_segment(bytes(5000), None, level=1)
     assert good.method == LZMA
     for payload in (good.payload + b"x", good.payload[:-1], good.payload[:-6]):
         with pytest.raises(DamageError):
             decode_segment(replace(good, payload=payload), None)
-    for length in (1, 799, 801):
+    for length in (1, 4999, 5001):
         with pytest.raises(DamageError):
             decode_segment(replace(good, original_length=length), None)
 
 
-def test_tokens_cover_the_alphabet():
-    assert sorted(TOKENS[:256]) == [bytes([b]) for b in range(256)]
+def test_tokens_are_the_alphabet_and_more_in_the_order_of_their_bytes():
+    assert sorted(TOKENS) == TOKENS
+    assert set(TOKENS) == {bytes([b]) for b in range(256)} | set(LONGER)
 
 
-def test_a_tokenizer_that_loses_bytes_is_noticed():
+@pytest.mark.parametrize("level", [1, 6])
+def test_a_tokenizer_that_loses_bytes_is_noticed(level):
     model = fake_model()
     model.checkpoint.tokenizer = SimpleNamespace(encode=lambda data: FakeTokenizer().encode(data)[:-1])
     with pytest.raises(LaconicError, match="does not give its input back"):
-        encode_segment(predictable(5000), model)
+        encode_segment(predictable(5000), model, level=level)

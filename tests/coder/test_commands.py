@@ -301,7 +301,8 @@ def test_info(capsys, model):
     out = capsys.readouterr().out
     size = os.path.getsize("a.lac")
     assert f"checkpoint      {model.checkpoint.id[:8].hex()} (default)" in out
-    assert "segments        3 (1 raw, 2 model)" in out
+    assert "segments        3 (1 raw, 2 mixed)" in out
+    assert "level           6" in out
     assert "original        3,000 bytes" in out
     assert f"compressed      {size:,} bytes" in out
     assert f"ratio           {3000 / size:.3f}" in out
@@ -310,7 +311,7 @@ def test_info(capsys, model):
     assert "checkpoint      none" in out
     put("c.lac", get("a.lac")[:-1])
     assert main(["info", "c.lac"]) == 1
-    assert info.METHOD_NAMES == ("raw", "model", "lzma")
+    assert info.METHOD_NAMES == ("raw", "model", "lzma", "mixed", "experts")
 
 
 def test_models(capsys, known, model, monkeypatch):

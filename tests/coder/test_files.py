@@ -4,23 +4,43 @@ import os
 import stat
 
 import pytest
-from fakes import fake_model, predictable
+from fakes import fake_model, know_only, predictable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.coder.errors import LaconicError
 from laconic.coder.files import PendingFile, compress, compress_stream, decompress, decompress_stream
+from laconic.coder.model import ensemble
 from laconic.coder.progress import Progress, human
 from laconic.coder.registry import Decoder
 
 MODEL = fake_model()
 
 
+PAIR = ensemble([fake_model("first"), fake_model("second", 5)])
+
+
 @settings(max_examples=50)
-@given(st.binary(max_size=600), st.integers(1, 300), st.sampled_from([None, 1, 7, 64]))
-def test_any_bytes_in_segments_of_any_size(data, segment_size, streams):
-    blob = compress(data, MODEL, streams=streams, segment_size=segment_size)
-    assert decompress(blob, MODEL) == data
+@given(
+    st.binary(max_size=600),
+    st.integers(30, 300),
+    st.sampled_from([None, 1, 7, 64]),
+    st.sampled_from([None, MODEL, PAIR]),
+    st.integers(1, 9),
+)
+def test_any_bytes_in_segments_of_any_size(data, segment_size, streams, model, level):
+    level = 2 if model is PAIR and level == 1 else level
+    blob = compress(data, model, level=level, streams=streams, segment_size=segment_size)
+    assert decompress(blob, model) == data
+
+
+@pytest.mark.parametrize("level", range(1, 10))
+@pytest.mark.parametrize("model", [None, MODEL])
+def test_every_level_restores_the_same_bytes(model, level):
+    data = predictable(3000) + b"".join(b"%d bottles of beer\n" % number for number in range(200))
+    blob = compress(data, model, level=level, segment_size=2500)
+    assert decompress(blob, model) == data
+    assert compress(data, model, level=level, segment_size=2500) == blob
 
 
 @pytest.mark.parametrize("streams", [1, 7, 64])
@@ -65,6 +85,40 @@ def test_totals(model):
 def test_numbers_out_of_range(streams, size):
     with pytest.raises(LaconicError, match="choose from 1 to"):
         compress(b"abc", None, streams=streams, segment_size=size)
+
+
+@pytest.mark.parametrize("level", [0, 10])
+def test_levels_out_of_range(level):
+    for data in (b"", b"abc"):
+        with pytest.raises(LaconicError, match=r"choose from 1 \(fast\) to 9"):
+            compress(data, None, level=level)
+
+
+def test_several_names(model, tmp_path, monkeypatch):
+    other = fake_model("other", 5)
+    know_only(model, tmp_path, monkeypatch, other=other)
+    data = predictable(2000)
+    blob = compress(data, ["default", "other"])
+    assert blob == compress(data, (tmp_path / "default", "none", "other"))
+    assert blob == compress(data, ensemble([model, other]))
+    assert blob != compress(data, ["other", "default"])
+    assert compress(data, ["other"]) == compress(data, "other")
+    assert compress(data, ["none"]) == compress(data, None)
+    for extra in (None, "default", "other", ["none", "default", "other"]):
+        assert decompress(blob, extra) == data
+    with pytest.raises(LaconicError, match="named twice"):
+        compress(data, ["default", tmp_path / "default"])
+    for content in (b"", bytes(9), data):
+        with pytest.raises(LaconicError, match="level 1 takes one checkpoint"):
+            compress(content, ["default", "other"], level=1)
+
+
+def test_memory(known):
+    data = predictable(2000)
+    blob = compress(data)
+    with pytest.raises(LaconicError, match="allowed are 1: raise --memory"):
+        decompress(blob, memory=1 << 20)
+    assert decompress(blob, memory=1 << 30) == data
 
 
 def test_an_unknown_checkpoint(known):

@@ -4,17 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.coder import kernels
-from laconic.coder.fixedpoint import exp2_table
 from laconic.coder.rangecoder import RangeDecoder, RangeEncoder, weights_reference
-
-TABLE = exp2_table()
 
 
 def encode_reference(logits, targets, alive):
     encoder = RangeEncoder()
     for t in range(logits.shape[1]):
         for s in range(alive[t]):
-            weights = weights_reference(logits[s, t].tolist(), TABLE.tolist())
+            weights = weights_reference(logits[s, t].tolist())
             v = int(targets[s, t])
             encoder.encode(sum(weights[:v]), weights[v], sum(weights))
     return encoder.finish()
@@ -27,7 +24,7 @@ def encode_compiled(logits, targets, alive, chunk=None):
     for t in range(0, steps, chunk or steps):
         piece = slice(t, t + (chunk or steps))
         part = np.ascontiguousarray(logits[:, piece]), np.ascontiguousarray(targets[:, piece])
-        kernels.encode_tokens(*part, alive[piece], TABLE, state, out)
+        kernels.encode_tokens(*part, alive[piece], state, out)
     return out[: kernels.finish_encoding(state, out)].tobytes()
 
 
@@ -37,7 +34,7 @@ def decode_compiled(logits, coded, alive):
     ids = np.zeros(logits.shape[:2], dtype=np.int32)
     step = np.zeros(len(logits), dtype=np.int32)
     for t in range(logits.shape[1]):
-        if not kernels.decode_tokens(np.ascontiguousarray(logits[: alive[t], t]), TABLE, data, state, step):
+        if not kernels.decode_tokens(np.ascontiguousarray(logits[: alive[t], t]), data, state, step):
             return None
         ids[: alive[t], t] = step[: alive[t]]
     return ids if state[2] >= len(data) else None
@@ -48,7 +45,7 @@ def decode_reference(logits, coded, alive):
     ids = np.zeros(logits.shape[:2], dtype=np.int32)
     for t in range(logits.shape[1]):
         for s in range(alive[t]):
-            ids[s, t] = decoder.decode(weights_reference(logits[s, t].tolist(), TABLE.tolist()))
+            ids[s, t] = decoder.decode(weights_reference(logits[s, t].tolist()))
     decoder.finish()
     return ids
 
@@ -122,6 +119,16 @@ def test_too_little_data_ends_at_once():
 
 def test_code_lengths():
     logits = np.array([[0, 0, 0, 0], [0, -1024, -40960, -40960]], dtype=np.int32)
-    bits = kernels.code_lengths(logits, np.array([3, 1], dtype=np.int32), TABLE)
+    bits = kernels.code_lengths(logits, np.array([3, 1], dtype=np.int32))
     assert bits[0] == 2
     assert bits[1] == pytest.approx(np.log2(3), abs=1e-5)
+
+
+def test_each_weight_equals_that_of_the_plain_twin():
+    distances = np.arange(0, 23 * 1024, dtype=np.int64)
+    logits = np.zeros((len(distances), 2), dtype=np.int32)
+    logits[:, 1] = -distances
+    bits = kernels.code_lengths(logits, np.ones(len(distances), dtype=np.int32))
+    weights = weights_reference([0, *(-distances).tolist()])[1:]
+    expected = [np.log2(((1 << 22) + weight) / weight) for weight in weights]
+    assert bits.tolist() == pytest.approx(expected, abs=1e-12)

@@ -1,12 +1,12 @@
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from laconic.coder.errors import LaconicError
-from laconic.coder.fixedpoint import exp2_table
 from laconic.coder.rangecoder import SPAN_FULL, TOTAL_LIMIT, RangeDecoder, RangeEncoder, weights_reference
 
 WEIGHTS = st.lists(st.integers(1, 1 << 22), min_size=1, max_size=40)
@@ -109,7 +109,15 @@ def test_bytes_left_over_are_noticed():
 
 
 def test_weights_of_logits():
-    table = exp2_table().tolist()
-    assert weights_reference([0, -1024, -2048, -1 << 31], table) == [1 << 22, 1 << 21, 1 << 20, 1]
-    assert weights_reference([(1 << 31) - 1, -1 << 31], table) == [1 << 22, 1]
-    assert weights_reference([5, 5 - 22 * 1024, 5 - 21 * 1024], table) == [1 << 22, 1, 2]
+    assert weights_reference([0, -1024, -2048, -1 << 31]) == [1 << 22, 1 << 21, 1 << 20, 1]
+    assert weights_reference([(1 << 31) - 1, -1 << 31]) == [1 << 22, 1]
+    assert weights_reference([5, 5 - 22 * 1024, 5 - 21 * 1024]) == [1 << 22, 1, 2]
+
+
+def test_weights_are_powers_of_two_within_a_third_of_a_percent():
+    distances = range(2048)
+    weights = weights_reference([-distance for distance in distances])
+    exact = [2 ** (22 - distance / 1024) for distance in distances]
+    errors = [weight / power - 1 for weight, power in zip(weights, exact, strict=True)]
+    assert max(map(abs, errors)) < 0.0033
+    assert all(a > b for a, b in pairwise(weights))

@@ -2,12 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
-from fakes import FakeCheckpoint, FakeEngine, predictable
+from fakes import FakeCheckpoint, FakeEngine, fake_model, predictable
 
 from laconic.coder import registry
-from laconic.coder.codec import Model, encode_segment
+from laconic.coder.codec import encode_segment
 from laconic.coder.container import UNKNOWN
 from laconic.coder.errors import LaconicError
+from laconic.coder.model import Model, ensemble
 from laconic.coder.registry import Decoder, available, find, read_listing
 
 
@@ -137,12 +138,41 @@ def test_a_damaged_copy_does_not_hide_a_good_one(folders, monkeypatch):
         Decoder()(segment, prefix)
 
 
+def test_decoding_finds_several_checkpoints(folders, monkeypatch):
+    first, second = fake_model("first"), fake_model("second", 5)
+    known = {model.checkpoint.id: model for model in (first, second)}
+    monkeypatch.setattr(registry, "open_model", lambda listing, engine=None, threads=None: known[listing.id])
+    both, data = ensemble([first, second]), predictable(600)
+    segment = encode_segment(data, both)
+    add(folders / "first", "here", first.checkpoint.id.hex())
+    missing = second.checkpoint.id[:8].hex()
+    with pytest.raises(LaconicError, match=f"checkpoint {missing}, which is not here.* -m PATH"):
+        Decoder()(segment, both.prefixes)
+    elsewhere = add(folders, "elsewhere", second.checkpoint.id.hex())
+    for extra in (elsewhere, [elsewhere], [folders / "first" / "one", elsewhere, "here"]):
+        assert Decoder(extra)(segment, both.prefixes) == data
+    assert Decoder(both)(segment, both.prefixes) == data
+    # A damaged head does not name them: the order is that of the command.
+    assert Decoder(["here", elsewhere])(segment, UNKNOWN) == data
+    with pytest.raises(LaconicError, match="does not name it"):
+        Decoder()(segment, UNKNOWN)
+
+
+def test_memory_is_limited(folders):
+    data = b" ".join(b"%d bottles of beer" % number for number in range(99))
+    segment = encode_segment(data, None)
+    assert Decoder()(segment, None) == Decoder(memory=1 << 30)(segment, None) == data
+    with pytest.raises(LaconicError, match="allowed are 2: raise --memory"):
+        Decoder(memory=2 << 20)(segment, None)
+
+
 def test_leftovers_of_interrupted_saves_are_not_listed(folders):
     for name in (".hidden", "one.old", "one.partial"):
         add(folders / "first", name, "55" * 32)
     assert [listing.name for listing in available()] == ["one", "two", "three"]
 
 
-def test_raw_and_lzma_need_no_checkpoint(folders):
+def test_lzma_and_experts_need_no_checkpoint(folders):
     data = b"laconic " * 30
-    assert Decoder()(encode_segment(data, None), b"\0" * 8) == data
+    for level in (1, 6):
+        assert Decoder()(encode_segment(data, None, level=level), b"\0" * 8) == data

@@ -69,6 +69,22 @@ def test_vocabulary_is_dense_and_without_empty_tokens(tokenizer):
     assert max(tokenizer.byte_lengths) <= 64
 
 
+def test_ids_are_in_the_order_of_their_bytes(tokenizer):
+    assert tokenizer.token_bytes == sorted(tokenizer.token_bytes)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_ids_in_another_order_are_refused(by_kind, kind):
+    document = json.loads(by_kind[kind].to_json())
+    vocab = document["model"]["vocab"]
+    first, second = (next(text for text, number in vocab.items() if number == wanted) for wanted in (7, 8))
+    if text_to_bytes(first.removeprefix("##")) == text_to_bytes(second.removeprefix("##")):
+        second = next(text for text, number in vocab.items() if number == 9)
+    vocab[first], vocab[second] = vocab[second], vocab[first]
+    with pytest.raises(LaconicError, match="not in the order of their bytes"):
+        ByteTokenizer(json.dumps(document))
+
+
 def test_learnt_tokens_shorten_text(by_kind):
     for kind in ("bpe", "wordpiece", "unigram"):
         assert len(by_kind[kind].encode(TEXT)) < 0.7 * len(TEXT)
