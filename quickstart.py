@@ -167,7 +167,7 @@ def measure_held_out(split: Split, out: Path) -> None:
         f"{len(texts)} held-out modules as one file": whole.results,
         f"{len(alone)} of them, one by one": single.results,
     }
-    plot_bits_per_byte(panels, whole.results[0].codec, out / "bits-per-byte.png")
+    plot_bits_per_byte(panels, out / "bits-per-byte.png")
     curves = {stage: loss_files(out / "run" / stage) for stage in STAGES}
     plot_loss_curve({stage: files for stage, files in curves.items() if files}, out / "loss.png")
 

@@ -1,28 +1,34 @@
-"""`laconic bench`: files through a checkpoint and the peers, in real bytes."""
+"""`laconic bench`: files through a checkpoint and the peers, in real bytes; or the speed of its parts."""
 
 import argparse
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from ..coder.errors import LaconicError
+from ..coder.mixing.experts import DEFAULT_LEVEL
 from .measure import Sample, measure, read_samples
 from .outputs import check_outputs, write_output
-from .peers import PEERS, Codec, select_peers
+from .peers import PEERS, select_peers
 from .plots import plot_bits_per_byte
 from .programs import PROGRAMS
 from .report import Report
-from .subject import laconic_codec
+from .speed import Speed, measure_speed
+from .subject import laconic_codec, load_checkpoint, select_levels
 
 PROGRAM_NAMES = ", ".join(program.name for program in PROGRAMS)
 
 
-def compare(samples: Sequence[Sample], model: str, peers: str = "all") -> Report:
-    """Measure the codec with `model`, then each peer, on the same samples.
+def compare(
+    samples: Sequence[Sample], model: str, peers: str = "all", levels: Sequence[int] = (DEFAULT_LEVEL,)
+) -> Report:
+    """Measure the codec with `model` at each level, then each peer, on the same samples.
 
     Args:
         model: name or folder of a frozen checkpoint, or "none".
         peers: as `select_peers` takes it.
+        levels: one result each.
 
     Raises:
         LaconicError: nothing to measure, an unknown peer, a checkpoint that cannot be read, a round trip that
@@ -31,12 +37,13 @@ def compare(samples: Sequence[Sample], model: str, peers: str = "all") -> Report
     if not sum(len(sample.data) for sample in samples):
         raise LaconicError("there is not one byte to measure; give files that are not empty")
     others, left_out = select_peers(peers)
-    ours, checkpoint = laconic_codec(model)
-    codecs: list[Codec] = [ours, *others]
-    return Report(samples, [measure(codec, samples) for codec in codecs], left_out, checkpoint)
+    checkpoint = load_checkpoint(model)
+    plain = list(levels) == [DEFAULT_LEVEL]
+    ours = (laconic_codec(model, level, "laconic" if plain else f"laconic -{level}") for level in levels)
+    return Report(samples, [measure(codec, samples) for codec in chain(ours, others)], left_out, checkpoint)
 
 
-def write_json(report: Report, out: Path) -> None:
+def write_json(report: Report | Speed, out: Path) -> None:
     """The whole report as JSON.
 
     Raises:
@@ -63,6 +70,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "whose speeds include their start",
     )
     parser.add_argument(
+        "--levels",
+        metavar="LIST",
+        help="all, or some of 1 (fast) to 9 (small), a row each "
+        f"(default: {DEFAULT_LEVEL}; with --speed: all)",
+    )
+    parser.add_argument(
+        "--speed",
+        action="store_true",
+        help="measure how fast engine and coders are alone, on a sample of the files put end to end",
+    )
+    parser.add_argument(
         "--json", metavar="OUT", type=Path, help="write every figure there, replacing what is"
     )
     parser.add_argument(
@@ -73,7 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write what was asked for."""
     check_outputs(args.json, args.plot, args.files)
-    report = compare(read_samples(args.files), args.model, args.peers)
+    levels = select_levels(args.levels or ("all" if args.speed else str(DEFAULT_LEVEL)))
+    if args.speed:
+        return _run_speed(args, levels)
+    report = compare(read_samples(args.files), args.model, args.peers, levels)
     print(report.text())
     if args.json:
         write_json(report, args.json)
@@ -81,6 +102,19 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         files = len(report.samples)
         title = report.samples[0].name if files == 1 else f"{files} files"
-        plot_bits_per_byte({title: report.results}, report.results[0].codec, args.plot)
+        plot_bits_per_byte({title: report.results}, args.plot)
         print(f"{'' if args.json else chr(10)}picture      {args.plot}")
+    return 0
+
+
+def _run_speed(args: argparse.Namespace, levels: Sequence[int]) -> int:
+    """Raises LaconicError for options that only the comparison has."""
+    if args.plot or args.peers != "all":
+        raise LaconicError("--speed measures laconic's own parts: leave out --plot and --peers")
+    data = b"".join(sample.data for sample in read_samples(args.files))
+    report = measure_speed(data, args.model, levels)
+    print(report.as_text())
+    if args.json:
+        write_json(report, args.json)
+        print(f"\nfigures      {args.json}")
     return 0

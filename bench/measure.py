@@ -57,7 +57,7 @@ class CodecResult:
         peak_bytes: growth of resident memory from before the first use to its peak, or None where the
             system does not tell, or the memory is another process's. Memory that an earlier codec gave back
             to the process is not seen.
-        external: as `Codec.external`.
+        external, level: as `Codec` has them.
     """
 
     codec: str
@@ -66,6 +66,7 @@ class CodecResult:
     peak_bytes: int | None
     measurements: list[Measurement]
     external: bool = False
+    level: int | None = None
 
     @property
     def file_bytes(self) -> int:
@@ -138,7 +139,9 @@ def measure(codec: Codec, samples: Sequence[Sample]) -> CodecResult:
     growth = max(0, peak - before) if before is not None and peak is not None else None
     if codec.external:
         growth = None
-    return CodecResult(codec.name, codec.version, ready_seconds, growth, measurements, codec.external)
+    return CodecResult(
+        codec.name, codec.version, ready_seconds, growth, measurements, codec.external, codec.level
+    )
 
 
 def _measure_one(codec: Codec, sample: Sample) -> Measurement:

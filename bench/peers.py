@@ -32,6 +32,7 @@ class Codec:
             a codec has one method.
         prepare: what happens once on a machine, such as compilation, and belongs to no timing.
         external: it is a program, whose start is in every timing and whose memory is not ours.
+        level: of laconic; None for its peers.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Codec:
     methods: Callable[[bytes], dict[str, int]] | None = None
     prepare: Callable[[], None] | None = None
     external: bool = False
+    level: int | None = None
 
 
 def gzip_codec() -> Codec:

@@ -26,12 +26,11 @@ def _save(figure: "Figure", out: Path) -> None:
     write_output(out, picture.getvalue())
 
 
-def plot_bits_per_byte(panels: Mapping[str, Sequence["CodecResult"]], ours: str | None, out: Path) -> None:
+def plot_bits_per_byte(panels: Mapping[str, Sequence["CodecResult"]], out: Path) -> None:
     """A panel for each set of files: one horizontal bar a codec, the smallest output on top, ours in colour.
 
     Args:
         panels: title -> results, at least one.
-        ours: name of the codec to highlight, or None.
         out: the PNG to write.
 
     Raises:
@@ -44,7 +43,7 @@ def plot_bits_per_byte(panels: Mapping[str, Sequence["CodecResult"]], ours: str 
     for axes, (title, results) in zip(grid[0], panels.items(), strict=True):
         ranked = sorted(results, key=lambda result: result.bits_per_byte, reverse=True)
         bits = [result.bits_per_byte for result in ranked]
-        colours = [OURS if result.codec == ours else OTHERS for result in ranked]
+        colours = [OTHERS if result.level is None else OURS for result in ranked]
         bars = axes.barh([result.codec for result in ranked], bits, height=0.68, color=colours)
         axes.bar_label(bars, fmt="%.3f", padding=5, color=INK, fontsize=10)
         axes.set_xlim(0, 1.15 * max(bits) or 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..coder.container import METHOD_NAMES, MODEL
+from ..coder.container import METHOD_NAMES, MIXED, MODEL
 from .measure import CodecResult, Measurement, Sample
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Report:
     """What one run of the bench found.
 
     Attributes:
-        results: one a codec, all on the same samples; ours first where there is a checkpoint.
+        results: one a codec, all on the same samples; ours are those with a level.
         left_out: a line about each peer that is not installed.
         checkpoint: the one that our codec used, or None.
     """
@@ -31,6 +31,14 @@ class Report:
     results: Sequence[CodecResult]
     left_out: Sequence[str] = ()
     checkpoint: Optional["FrozenCheckpoint"] = None
+
+    @property
+    def ours(self) -> list[CodecResult]:
+        return [result for result in self.results if result.level is not None]
+
+    @property
+    def peers(self) -> list[CodecResult]:
+        return [result for result in self.results if result.level is None]
 
     def text(self) -> str:
         """Tables of bytes, bits per byte and speed, then the account."""
@@ -49,15 +57,15 @@ class Report:
         rows = [
             [
                 r.codec,
-                _rate(r.compress_kb_per_second),
-                _rate(r.decompress_kb_per_second),
+                rate(r.compress_kb_per_second),
+                rate(r.decompress_kb_per_second),
                 f"{r.ready_seconds:.2f}",
                 "-" if r.peak_bytes is None else f"{r.peak_bytes / 1e6:.0f}",
                 r.version,
             ]
             for r in self.results
         ]
-        return _table([["KB/s", "compress", "decompress", "ready s", "+MB", "version"], *rows])
+        return table([["KB/s", "compress", "decompress", "ready s", "+MB", "version"], *rows])
 
     def account(self) -> str:
         """How it was measured, what the checkpoint weighs and has seen, and from where on it pays."""
@@ -113,24 +121,25 @@ class Report:
     def break_even_bytes(self) -> int | None:
         """Bytes of such text from which checkpoint and output together are below the best peer's output.
 
-        None where there is no checkpoint, no peer, or no gain a byte.
+        Ours is that of the level with the smallest output. None where there is no checkpoint, no peer, or no
+        gain a byte.
         """
-        if self.checkpoint is None or len(self.results) < 2:
+        if self.checkpoint is None or not self.peers:
             return None
-        gain_bits_per_byte = self._best_peer().bits_per_byte - self.results[0].bits_per_byte
+        gain_bits_per_byte = _smallest(self.peers).bits_per_byte - _smallest(self.ours).bits_per_byte
         if gain_bits_per_byte <= 0:
             return None
         return round(self.checkpoint.size_bytes / (gain_bits_per_byte / 8))
 
     def break_even_line(self) -> str:
         """The same, as a sentence."""
-        best, size = self._best_peer(), self.break_even_bytes()
+        ours, best, size = _smallest(self.ours), _smallest(self.peers), self.break_even_bytes()
         if size is None:
-            return f"never: {best.codec} makes these files no larger than laconic does"
-        return f"{size:,} bytes of such text; beyond, output and checkpoint are below {best.codec}'s output"
-
-    def _best_peer(self) -> CodecResult:
-        return min(self.results[1:], key=lambda result: result.compressed_bytes)
+            return f"never: {best.codec} makes these files no larger than {ours.codec} does"
+        by = f" by {ours.codec}" if len(self.ours) > 1 else ""
+        return (
+            f"{size:,} bytes of such text{by}; beyond, output and checkpoint are below {best.codec}'s output"
+        )
 
     def _external_lines(self) -> list[str]:
         """What the speeds of programs include."""
@@ -144,12 +153,19 @@ class Report:
 
     def _method_lines(self) -> list[str]:
         """Which part of the files our codec's model coded, where it was not all."""
-        methods = self.results[0].methods
-        if self.checkpoint is None or set(methods) <= {METHOD_NAMES[MODEL]}:
+        if self.checkpoint is None:
             return []
-        total = sum(methods.values())
-        shares = ", ".join(f"{name} {size / total:.1%}" for name, size in methods.items())
-        return [f"Not all of it was coded by the model, but what is smallest: {shares} of the bytes."]
+        lines: list[str] = []
+        for result in self.ours:
+            if set(result.methods) <= {METHOD_NAMES[MODEL], METHOD_NAMES[MIXED]}:
+                continue
+            total = sum(result.methods.values())
+            shares = ", ".join(f"{name} {size / total:.1%}" for name, size in result.methods.items())
+            who = f"{result.codec}: not" if len(self.ours) > 1 else "Not"
+            lines.append(
+                f"{who} all of it was coded by the model, but what is smallest: {shares} of the bytes."
+            )
+        return lines
 
     def _checkpoint_lines(self, checkpoint: "FrozenCheckpoint") -> list[str]:
         answers: dict[str, list[str]] = {}
@@ -163,7 +179,7 @@ class Report:
                 f"seen before  {answer}{'' if len(answers) == 1 else ': ' + ', '.join(short_names(names))}"
                 for answer, names in answers.items()
             ),
-            *([f"break-even   {self.break_even_line()}"] if len(self.results) > 1 else []),
+            *([f"break-even   {self.break_even_line()}"] if self.peers else []),
         ]
 
     def _size_table(self, heading: str, cell: Callable[[Measurement | CodecResult], str]) -> str:
@@ -174,7 +190,11 @@ class Report:
         ]
         total = sum(len(sample.data) for sample in self.samples)
         foot = ["total", f"{total:,}", *(cell(r) for r in self.results)] if len(self.samples) > 1 else None
-        return _table([[heading, "bytes", *(r.codec for r in self.results)], *rows], foot)
+        return table([[heading, "bytes", *(r.codec for r in self.results)], *rows], foot)
+
+
+def _smallest(results: Sequence[CodecResult]) -> CodecResult:
+    return min(results, key=lambda result: result.compressed_bytes)
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -184,7 +204,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     return [name if len(name) <= NAME_WIDTH else "..." + name[3 - NAME_WIDTH :] for name in chosen]
 
 
-def _table(rows: list[list[str]], foot: list[str] | None = None) -> str:
+def table(rows: list[list[str]], foot: list[str] | None = None) -> str:
     """Aligned columns, the first to the left; rules under the head, which is rows[0], and over the foot."""
     everything = [*rows, *([foot] if foot else [])]
     widths = [max(len(row[i]) for row in everything) for i in range(len(rows[0]))]
@@ -199,7 +219,7 @@ def _table(rows: list[list[str]], foot: list[str] | None = None) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _rate(kb_per_second: float) -> str:
+def rate(kb_per_second: float) -> str:
     return f"{kb_per_second:,.0f}" if kb_per_second >= 10 else f"{kb_per_second:.1f}"
 
 

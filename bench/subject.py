@@ -9,7 +9,9 @@ import numpy as np
 
 from .. import __version__
 from ..coder.access import read_header, read_layout
+from ..coder.codec import LEVELS
 from ..coder.container import METHOD_NAMES
+from ..coder.errors import LaconicError
 from ..coder.files import compress, decompress, open_model
 from .peers import Codec
 
@@ -17,10 +19,28 @@ if TYPE_CHECKING:
     from ..coder.checkpoint import FrozenCheckpoint
 
 
-def laconic_codec(model: str) -> tuple[Codec, Optional["FrozenCheckpoint"]]:
+def laconic_codec(model: str, level: int, name: str) -> Codec:
     """laconic with a checkpoint, by name, path or id; "none" is laconic without a model.
 
     The engine is made ready on first use.
+
+    Args:
+        name: the heading of its column.
+    """
+    opened = cache(lambda: open_model(model))
+    return Codec(
+        name,
+        f"laconic {__version__}",
+        lambda data: compress(data, opened(), level=level),
+        lambda blob: decompress(blob, opened()),
+        bytes_by_method,
+        compile_kernels,
+        level=level,
+    )
+
+
+def load_checkpoint(model: str) -> Optional["FrozenCheckpoint"]:
+    """The checkpoint that the codec uses; None for "none".
 
     Raises:
         LaconicError: there is no such checkpoint, or it is damaged.
@@ -28,17 +48,25 @@ def laconic_codec(model: str) -> tuple[Codec, Optional["FrozenCheckpoint"]]:
     from ..coder.checkpoint import FrozenCheckpoint
     from ..coder.registry import find
 
-    checkpoint = None if model == "none" else FrozenCheckpoint.load(find(model).path)
-    opened = cache(lambda: open_model(model))
-    codec = Codec(
-        "laconic",
-        f"laconic {__version__}",
-        lambda data: compress(data, opened()),
-        lambda blob: decompress(blob, opened()),
-        bytes_by_method,
-        None if checkpoint is None else compile_kernels,
-    )
-    return codec, checkpoint
+    return None if model == "none" else FrozenCheckpoint.load(find(model).path)
+
+
+def select_levels(selection: str) -> list[int]:
+    """The levels that a command line names: "all", or some with commas between them.
+
+    Raises:
+        LaconicError: one that is not a level.
+    """
+    if selection == "all":
+        return list(LEVELS)
+    words = selection.split(",")
+    unknown = [word for word in words if not word.isdecimal() or int(word) not in LEVELS]
+    if unknown:
+        raise LaconicError(
+            f"--levels {selection}: {', '.join(map(repr, unknown))} is no level; give all, or some of "
+            f"{','.join(map(str, LEVELS))}"
+        )
+    return list(dict.fromkeys(map(int, words)))
 
 
 def compile_kernels() -> None:

@@ -44,6 +44,28 @@ def test_without_a_model(files, tmp_path, capsys):
     assert picture.read_bytes()[1:4] == b"PNG"
 
 
+def test_levels_are_rows_beside_the_peers(files, tmp_path, capsys):
+    figures = tmp_path / "figures.json"
+    command = [
+        "bench",
+        files[0],
+        "-m",
+        "none",
+        "--levels",
+        "1,4,2,4",
+        "--peers",
+        "xz",
+        "--json",
+        str(figures),
+    ]
+    assert main(command) == 0
+    head = "compressed bytes bytes laconic -1 laconic -4 laconic -2 xz -9e"
+    assert " ".join(capsys.readouterr().out.splitlines()[0].split()) == head
+    codecs = json.loads(figures.read_text())["codecs"]
+    assert [codec["level"] for codec in codecs] == [1, 4, 2, None]
+    assert [codec["codec"] for codec in codecs[:2]] == ["laconic -1", "laconic -4"]
+
+
 def test_laconic_is_measured_through_its_front_door(tmp_path, monkeypatch):
     model = fake_model()
     model.checkpoint.path, model.checkpoint.summary, model.checkpoint.size_bytes = tmp_path, {}, 500
@@ -64,6 +86,11 @@ def test_laconic_is_measured_through_its_front_door(tmp_path, monkeypatch):
     [
         (["missing"], "missing: No such file"),
         (["{words}", "--peers", "arj"], "no peer is called 'arj'"),
+        (["{words}", "--levels", "6,10"], "--levels 6,10: '10' is no level"),
+        (["{words}", "--levels", "fast"], "'fast' is no level"),
+        (["{empty}", "--speed"], "not one byte to measure"),
+        (["{words}", "--speed", "-m", "none", "--levels", "1"], "nothing to measure"),
+        (["{words}", "--speed", "--peers", "xz"], "leave out --plot and --peers"),
         (["{empty}"], "not one byte to measure"),
         (["{words}", "-m", "nowhere"], "there is no checkpoint 'nowhere'"),
     ],
@@ -78,7 +105,7 @@ def test_faults_are_one_line(files, arguments, message, capsys):
 
 def test_a_codec_that_breaks_its_word_stops_the_bench(monkeypatch):
     broken = Codec("broken", "1", bytes, lambda blob: blob[:-1])
-    monkeypatch.setattr(commands, "laconic_codec", lambda model: (broken, None))
+    monkeypatch.setattr(commands, "laconic_codec", lambda *arguments: broken)
     with pytest.raises(LaconicError, match="broken did not restore f"):
         commands.compare([Sample("f", b"abc")], "none", "none")
 

@@ -40,9 +40,9 @@ def test_pictures_are_drawn(tmp_path):
     by_steps = write(tmp_path / "student.csv", "step,train/bits_per_byte\n1,4.0\n2,3.0\n")
     plot_loss_curve({"teacher": [teacher], "student": [by_steps]}, tmp_path / "loss.png")
     results = [
-        CodecResult(name, "1", 0.0, None, [Measurement("f", 100, size, 0.1, 0.1)])
-        for name, size in (("laconic", 20), ("xz -9e", 40))
+        CodecResult(name, "1", 0.0, None, [Measurement("f", 100, size, 0.1, 0.1)], level=level)
+        for name, size, level in (("laconic -1", 25, 1), ("laconic -6", 20, 6), ("xz -9e", 40, None))
     ]
-    plot_bits_per_byte({"one": results, "two": results[:1]}, "laconic", tmp_path / "bits.png")
+    plot_bits_per_byte({"one": results, "two": results[:1]}, tmp_path / "bits.png")
     for name in ("loss.png", "bits.png"):
         assert (tmp_path / name).read_bytes().startswith(PNG)

@@ -14,7 +14,8 @@ def result(codec: str, *compressed: int) -> CodecResult:
         Measurement(sample.name, len(sample.data), size, 0.5, 0.25)
         for sample, size in zip(SAMPLES, compressed, strict=True)
     ]
-    return CodecResult(codec, f"{codec} 1.0", 0.01, 2_000_000, measurements)
+    level = 6 if codec.startswith("laconic") else None
+    return CodecResult(codec, f"{codec} 1.0", 0.01, 2_000_000, measurements, level=level)
 
 
 def checkpoint(size: int = 90_000):
@@ -91,6 +92,21 @@ def test_what_the_model_did_not_code_is_said():
 
     assert "Not all of it" not in coded_by(model=4000).account()
     assert "model 75.0%, lzma 25.0% of the bytes" in coded_by(model=3000, lzma=1000).account()
+
+
+def test_levels_are_all_ours_and_the_smallest_of_them_breaks_even():
+    results = [result("laconic -1", 150, 350), result("laconic -9", 100, 300), result("xz -9e", 150, 400)]
+    levels = Report(SAMPLES, results, checkpoint=checkpoint())
+    assert levels.break_even_bytes() == round(90_000 * 8 / 0.3)
+    assert "of such text by laconic -9; beyond, output and checkpoint are below xz -9e's" in levels.account()
+    coded = [Measurement("f", 4000, 400, 1, 1, {"lzma": 4000})]
+    by_lzma = Report(
+        SAMPLES, [replace(results[0], measurements=coded), *results[1:]], checkpoint=checkpoint()
+    )
+    assert "laconic -1: not all of it was coded by the model" in by_lzma.account()
+    alone = Report(SAMPLES, results[:2], checkpoint=checkpoint())
+    assert alone.break_even_bytes() is None
+    assert "break-even" not in alone.text()
 
 
 def test_json_holds_every_figure():
