@@ -246,13 +246,15 @@ def _without_model(data: bytes, levels: Sequence[int], load: float | None) -> Sp
 
 
 def _with_model(data: bytes, model: Model, name: str, levels: Sequence[int], load: float | None) -> Speed:
+    from ..coder.mixing.coding import DEFAULT_STREAMS
+
     sample = data[:SAMPLE_BYTES]
     tokenize_seconds, ids = _median(lambda: model.tokenize(sample))
     join_seconds, _ = _median(lambda: model.join(ids))
     paces = [Pace("tokenizer", None, 1, len(ids), len(sample), tokenize_seconds, join_seconds)]
 
     vocab, whole = model.engine.vocab_size, min(len(data), SEGMENT_SIZE)
-    streams = min(num_streams(len(ids) * whole // len(sample)), len(ids))
+    streams = min(num_streams(len(ids) * whole // len(sample), None, DEFAULT_STREAMS), len(ids))
     steps = min(len(ids) // streams, MEASURED // streams, LOGITS_BYTES // (4 * vocab * streams))
     targets = np.ascontiguousarray(in_lockstep(ids, streams)[0][:, : max(1, steps)])
     fed, chunk = fed_before(targets, vocab), chunk_steps(streams, vocab)

@@ -81,7 +81,8 @@ class FrozenCheckpoint:
             return None
         from .mixing.prior import LEARNED_COUNT, Prior
 
-        return Prior(*(self.tensors[name] for name in PRIOR_TENSORS), LEARNED_COUNT)
+        weights, maps, matches, rates = (self.tensors[name] for name in PRIOR_TENSORS)
+        return Prior(weights, maps, matches, rates, LEARNED_COUNT)
 
     @cached_property
     def tokenizer(self) -> ByteTokenizer:

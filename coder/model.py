@@ -46,7 +46,7 @@ class Model:
             LaconicError: the checkpoint's tokenizer does not give its input back.
         """
         ids = np.ascontiguousarray(self.checkpoint.tokenizer.encode(data), dtype=np.int32)
-        if self._join(ids) != data:
+        if self.join(ids) != data:
             raise LaconicError(
                 "the checkpoint's tokenizer does not give its input back: get a good copy of the "
                 "checkpoint, or choose -m none"
@@ -61,9 +61,9 @@ class Model:
         """
         if int(np.diff(self.tree.token_ends)[ids].sum()) != length:
             raise DamageError("the tokens of a segment do not add up to its length: get the file again")
-        return self._join(ids)
+        return self.join(ids)
 
-    def _join(self, ids: npt.NDArray[np.int32]) -> bytes:
+    def join(self, ids: npt.NDArray[np.int32]) -> bytes:
         token_bytes = self.checkpoint.token_bytes
         numbers: list[int] = ids.tolist()
         return b"".join([token_bytes[i] for i in numbers])

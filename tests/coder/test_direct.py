@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from laconic.coder.codec import decode_segment, encode_segment
 from laconic.coder.container import LZMA, MODEL, RAW, DamageError, Segment
+from laconic.coder.direct import DEFAULT_STREAMS
 from laconic.coder.lockstep import chunk_steps, fed_before, in_lockstep, num_streams, stream_starts
 from laconic.coder.rangecoder import RangeEncoder, weights_reference
 
@@ -49,21 +50,21 @@ def test_streams_restore_the_same_bytes(streams, model):
     data = predictable(9000)
     segment = encode_segment(data, model, streams, level=1)
     assert segment.method == MODEL
-    assert segment.streams == num_streams(segment.tokens, streams)
+    assert segment.streams == num_streams(segment.tokens, streams, DEFAULT_STREAMS)
     assert len(segment.payload) < 0.5 * len(data)
     assert decode_segment(segment, model) == data
 
 
 def test_number_of_streams():
-    assert [num_streams(n) for n in (1, 8191, 16383, 16384, 1 << 20)] == [1, 1, 1, 2, 64]
-    assert [num_streams(5, n) for n in (1, 5, 6, 9999)] == [1, 5, 5, 5]
-    assert num_streams(1 << 20, 9999) == 4096
+    assert [num_streams(n, None, 64) for n in (1, 8191, 16383, 16384, 1 << 20)] == [1, 1, 1, 2, 64]
+    assert [num_streams(5, n, 64) for n in (1, 5, 6, 9999)] == [1, 5, 5, 5]
+    assert num_streams(1 << 20, 9999, 64) == 4096
 
 
 @given(st.integers(1, 300), st.integers(1, 40))
 def test_streams_are_laid_out_as_the_format_says(num_tokens, wanted):
     ids = np.arange(num_tokens, dtype=np.int32)
-    streams = num_streams(num_tokens, wanted)
+    streams = num_streams(num_tokens, wanted, 64)
     starts = stream_starts(num_tokens, streams)
     assert (starts[0], starts[-1]) == (0, num_tokens)
     lengths = np.diff(starts)
