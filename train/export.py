@@ -195,7 +195,7 @@ Text of the same corpora that was kept out of training:
 
 ## Limits
 
-Text unlike the above is coded less well; what the model cannot shorten is stored by LZMA or as it is.
+Text unlike the above gains little or nothing from this model: there the experts alone, or LZMA, take over.
 
 ## Recipe
 

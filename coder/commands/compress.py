@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "repeated, those of one vocabulary predict together",
     )
     for level in LEVELS:
-        text = {1: "the model alone: the fastest", 2: "up to -9: more experts around it, smaller and slower"}
+        text = {1: "the model alone, or LZMA", 2: f"to -9: more and more experts (default: -{DEFAULT_LEVEL})"}
         parser.add_argument(
             f"-{level}",
             dest="level",
