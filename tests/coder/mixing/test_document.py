@@ -1,0 +1,119 @@
+"""docs/mixing.md tells the truth: its tables, constants and check values are those of the code."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from twins import check_twins
+
+from laconic.coder.mixing import layout as k
+from laconic.coder.mixing.coding import encode_experts
+from laconic.coder.mixing.experts import EXPERTS
+from laconic.coder.mixing.histories import BOUNDS, KEPT, histories
+from laconic.coder.mixing.past import hashed
+from laconic.coder.mixing.state import default_prior, fresh, shape_for
+from laconic.coder.mixing.tables import log2_table, rate_table, squash_table, stretch_table
+from laconic.coder.mixing.tree import build_tree
+
+TEXT = (Path(__file__).parents[3] / "docs" / "mixing.md").read_text(encoding="utf-8").replace("−", "-")
+PRIOR, STATES = default_prior(), histories()
+TOKENS = [b"a", b"ab", b"abc", b"ad", b"b", b"b", b"b"]  # of the document's example
+
+
+def numbers(text):
+    return [int(number) for number in re.findall(r"-?\d+", text)]
+
+
+def rows(heading):
+    """The rows of the tables of a section, as cells."""
+    section = TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return [line[2:-2].split(" | ") for line in section.split("\n") if line.startswith("| ")]
+
+
+VALUES = {cells[0]: cells[1] for cells in rows("Check values")}
+PAYLOADS = [cells for cells in rows("Check values") if len(cells) == 3][1:]
+ARRAYS = {  # elements, their type in the digest, and the index of 0
+    "squash": (squash_table(), "<i4", 4096),
+    "stretch": (stretch_table(), "<i2", 0),
+    "X of log2": (log2_table(), "<i2", 0),
+    "rate": (rate_table(), "<i4", 0),
+    "next": (STATES.following, "u1", 0),
+    "a row of the default maps": (PRIOR.maps[0], "<u2", 0),
+    "default matches": (PRIOR.matches, "<i4", 0),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_tables(name):
+    array, dtype, origin = ARRAYS[name]
+    assert hashlib.sha256(array.astype(dtype).tobytes()).hexdigest() in VALUES[name]
+    for at, value in re.findall(r"(-?\d+): (-?\d+)[;.]", VALUES[name]):
+        assert array[origin + int(at)] == int(value)
+
+
+def test_hash():
+    found = re.findall(r"\((\w+), (\d+)\): (\w{16})", VALUES["hash"])
+    assert [hashed(int(a, 16), int(b)) for a, b, _ in found] == [int(value, 16) for *_, value in found] != []
+
+
+def test_histories():
+    found = re.findall(r"\b([01]+): \((.*?)\)", VALUES["histories, as (number, zeros, ones)"])
+    assert len(found) == 8
+    for bits, expected in found:
+        state = 0
+        for bit in bits:
+            state = STATES.following[2 * state + int(bit)]
+        assert [state, STATES.zeros[state], STATES.ones[state]] == numbers(expected)
+    assert [tuple(numbers(cells[1])) for cells in rows("Bit histories")[1:]] == [BOUNDS, KEPT]
+
+
+def test_first_values():
+    curve = fresh(shape_for(1000, 2, 1, 0)).apm
+    found = re.findall(r"(\d+) at j = (\d+)", VALUES["a refinement at first"])
+    assert [curve[int(at)] for _, at in found] == [int(value) for value, _ in found] != []
+    default = {cells[0]: numbers(cells[1]) for cells in rows("First values")}
+    assert PRIOR.rates.tolist() == default["rates"]
+    weight, *places, model, at, _ = default["weights, in all six rows"]
+    assert places == [1, 2, 3, 5, 7, 9, 39]
+    expected = dict.fromkeys([1, 2, 3, *range(5, 40, 2)], weight) | {at: model}
+    assert PRIOR.weights.tolist() == [[expected.get(j, 0) for j in range(43)]] * k.SETS
+
+
+def test_constants():
+    expected = {
+        "least length of a match": [*k.LEAST_MATCH],
+        "record lengths": [3, k.RECORD_MAX - 1],
+        "steps and width of refinements": [k.APM_STEPS, k.APM_WIDTH],
+    }
+    assert {what: numbers(value) for what, value, _ in rows("Constants") if what in expected} == expected
+    assert [int(cells[1]) for cells in rows("Sets of weights")[1:]] == [*k.SET_STARTS]
+    named = [(cells[1], int(cells[-1])) for cells in rows("Contexts")[1:]]
+    assert named == [(name, max(2, 1 + i // 2)) for i, name in enumerate(EXPERTS)]
+
+
+def test_example_of_a_tree():
+    nodes = []
+    for _, *cells, zero, one in (row for row in rows("The token tree") if row[0].isdigit()):
+        low, high, middle, depth, partial = numbers(" ".join(cells))[:5]
+        after = [numbers(cell)[0] if "node" in cell else -1 - numbers(cell)[0] for cell in (zero, one)]
+        nodes.append([low, middle, high, depth, partial, *after])
+    assert nodes == build_tree(TOKENS).nodes.tolist()
+
+
+@pytest.mark.parametrize(("original", "profile", "payload"), PAYLOADS)
+def test_payloads_of_experts(original, profile, payload):
+    squares = b"".join(b"%d squared is %d\n" % (n, n * n) for n in range(200))
+    data = squares if original == "squares" else original.encode()
+    coded = encode_experts(data, int(profile[0]), len(data))
+    assert f"{coded.profile:02x}" == profile
+    assert payload.split("`")[1] in (coded.payload.hex(), hashlib.sha256(coded.payload).hexdigest())
+
+
+def test_payloads_of_a_model():
+    payloads = re.search(r"the payload is\s+`(\w+)` with one stream and `(\w+)` with three", TEXT).groups()
+    for streams, payload in zip((1, 3), payloads, strict=True):
+        logits = np.tile(np.arange(0, -700, -100, dtype=np.int32), (1, streams, 10, 1))
+        ids, shape = [0, 1, 2, 3, 4, 5, 6, 2, 1, 2], shape_for(19, 6, streams, 1)
+        assert check_twins(ids, build_tree(TOKENS), shape, logits).hex() == payload
