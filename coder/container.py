@@ -211,6 +211,11 @@ def read_prologue(source: Source) -> Prologue:
                 f"{count} checkpoints at byte {source.position - 1}: 2 to {MAX_CHECKPOINTS} are allowed"
             )
     checkpoint = None if flags & WITHOUT_CHECKPOINT else source.exactly(count * PREFIX)
+    if (
+        checkpoint is not None
+        and len({checkpoint[i : i + PREFIX] for i in range(0, count * PREFIX, PREFIX)}) < count
+    ):
+        raise damaged("it names a checkpoint twice")
     return Prologue(bool(flags & SINGLE), checkpoint)
 
 

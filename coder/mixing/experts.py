@@ -2,7 +2,7 @@
 
 An expert is a context: what of the past decides in which bit history the next bit is looked up. Level n, 2 to
 9, uses the first 2 n. Beside them every level has the order-1 expert, two match models and, with a model, its
-predictions. The contexts' values are in `kernels._set_contexts`, in this order.
+predictions. The contexts' values are in `pastkernels.set_contexts`, in this order.
 """
 
 EXPERTS = (

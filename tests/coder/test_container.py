@@ -87,7 +87,7 @@ def test_checkpoints_are_named_in_the_order_in_which_they_were_given(pair, sever
 )
 def test_overhead_is_bounded(length, method, profile, overhead, checkpoints):
     target = io.BytesIO()
-    writer = Writer(target, b"\x55" * 8 * checkpoints)
+    writer = Writer(target, bytes(range(8 * checkpoints)))
     payload = b"p" * max(0, length - 1)
     if length:
         writer.add(Segment(method, length, payload, length, min(length, 4096), profile), bytes(length))
