@@ -319,7 +319,7 @@ def _coders(
     for level, segment in segments.items():
         decode_seconds, restored = _median(
             lambda level=level, segment=segment: (
-                decode_direct(segment, stepwise, None)
+                decode_direct(segment, stepwise, NO_LIMIT)
                 if level == 1
                 else decode_mixed(segment, stepwise, NO_LIMIT)
             )

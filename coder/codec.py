@@ -1,26 +1,29 @@
-"""Segments to coded segments and back: by whatever makes them the smallest."""
+"""Segments to coded segments and back: by what makes them the smallest, as far as samples tell."""
 
 import math
 
 from .classical import decode_lzma, encode_lzma
 from .container import EXPERTS, LZMA, MIXED, RAW, Segment, pack_header
 from .errors import LaconicError
+from .limits import MEMORY_LIMIT
 from .mixing.experts import DEFAULT_LEVEL
 from .model import Model
 from .report import Report
 
 LEVELS = range(1, 10)  # 1: the model alone; from 2 on the mixer, with more experts
-LZMA_IS_ENOUGH = 0.002  # of the original: what LZMA shrinks so far is left to it, for speed
+LZMA_IS_ENOUGH = 0.002  # of the original: a long segment that LZMA shrinks so far is left to it, for speed
+REPETITIVE = 1 << 20  # bytes from which on a segment is long in that sense
 SAMPLE = 1 << 16  # bytes by which it is decided whether a model helps
+WINDOWS = 4  # places that a sample is taken from
+SHARE = 0.85  # of the time that model and experts, and then experts alone, take
 LOST = 0.035  # of what a model saves, relative to the experts alone, each time that a text doubles
 DOUBT = 0.03  # around the expected ratio: between, both are tried
 INCOMPRESSIBLE = 0.998  # of the original, on a sample
-MEMORY_LIMIT = 1 << 30  # bytes that a decoder takes for a segment's mixer, where nothing else is said
 
 
 def check_level(level: int, model: Model | None) -> None:
     """Raises LaconicError for a level that there is not, or 1 with several checkpoints."""
-    if level not in LEVELS:
+    if type(level) is not int or level not in LEVELS:
         raise LaconicError(f"level {level}: choose from {LEVELS[0]} (fast) to {LEVELS[-1]} (small)")
     if level == 1 and model is not None and model.others:
         raise LaconicError("level 1 takes one checkpoint: name one by -m, or choose a level from 2 to 9")
@@ -33,7 +36,7 @@ def encode_segment(
     report: Report | None = None,
     level: int = DEFAULT_LEVEL,
 ) -> Segment:
-    """The smallest coded form of `data`, at least one byte and at most MAX_SEGMENT.
+    """The smallest coded form of `data`, at least one byte and at most MAX_SEGMENT, as far as samples tell.
 
     Args:
         model: None leaves experts, LZMA and raw.
@@ -45,19 +48,26 @@ def encode_segment(
     packed = encode_lzma(data)
     if len(packed) < len(data):
         best = Segment(LZMA, len(data), packed)
-    if len(packed) < LZMA_IS_ENOUGH * len(data):
+    if len(packed) < LZMA_IS_ENOUGH * len(data) and len(data) >= REPETITIVE:
         return best
     if level == 1:
         return best if model is None else _smaller(best, _by_model_alone(data, model, streams, best, report))
     if best.method == RAW and _is_noise(data, level):
         return best
-    helps = model is not None and _model_helps(data, model, level)
+    helps = model is not None and _model_helps(data, model, level, streams)
+    share = 1.0 if helps else SHARE  # of the time, for what comes first where both are tried
     if model is not None and helps is not False:
-        mixed = _mixing().encode_mixed(data, model, level, streams, _stored_size(best), report)
-        best = _smaller(best, mixed)
+        first = _part(report, 0.0, share)
+        best = _smaller(best, _mixing().encode_mixed(data, model, level, streams, _stored_size(best), first))
     if not helps:
-        best = _smaller(best, _mixing().encode_experts(data, level, _stored_size(best), report))
+        rest = _part(report, share if helps is None else 0.0, 1.0)
+        best = _smaller(best, _mixing().encode_experts(data, level, _stored_size(best), rest))
     return best
+
+
+def _part(report: Report | None, begin: float, end: float) -> Report | None:
+    """What tells of a part of the whole."""
+    return None if report is None else lambda done: report(begin + done * (end - begin))
 
 
 def _mixing():
@@ -84,10 +94,10 @@ def _stored_size(segment: Segment) -> int:
 
 
 def _sample(data: bytes) -> bytes:
-    """Half of it from the first third, half from the last."""
-    half = SAMPLE // 2
-    first, second = len(data) // 3 - half // 2, 2 * len(data) // 3 - half // 2
-    return data[first : first + half] + data[second : second + half]
+    """Windows spread evenly over the segment, put end to end."""
+    length = SAMPLE // WINDOWS
+    step = (len(data) - length) // (WINDOWS - 1)
+    return b"".join([data[at * step : at * step + length] for at in range(WINDOWS)])
 
 
 def _is_noise(data: bytes, level: int) -> bool:
@@ -98,12 +108,12 @@ def _is_noise(data: bytes, level: int) -> bool:
     return _mixing().encode_experts(sample, level, int(INCOMPRESSIBLE * len(sample))) is None
 
 
-def _model_helps(data: bytes, model: Model, level: int) -> bool | None:
+def _model_helps(data: bytes, model: Model, level: int, streams: int | None) -> bool | None:
     """Whether a sample is smaller with the model; None where that does not settle it, and both are tried.
 
     The longer a segment, the more the experts learn by themselves, and the less a model has to add.
     """
-    if len(data) < 2 * SAMPLE:
+    if len(data) < 2 * SAMPLE or streams is not None:  # a sample tells nothing of streams that were asked for
         return None
     sample = _sample(data)
     alone = _mixing().encode_experts(sample, level, len(sample))
@@ -135,4 +145,4 @@ def decode_segment(
         return _mixing().decode_mixed(segment, model, memory, report)
     from .direct import decode_direct
 
-    return decode_direct(segment, model, report)
+    return decode_direct(segment, model, memory, report)

@@ -2,7 +2,7 @@
 
 numba renews a cached kernel when the kernel's own file changes, and not when a file that it calls or a
 constant that it froze does. Here the cache lies in a folder named by a hash of every source of `coder/`, in
-the user's cache folder; where no folder can be written, kernels are compiled anew in each process.
+the user's cache folder. Where it cannot be written or read, kernels are compiled anew in each process.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -45,17 +46,40 @@ def source_digest() -> str:
 
 @cache
 def _cache_folder() -> str | None:
-    root = cache_root()
-    folder = root / source_digest()
+    """The folder of this version, or None where none can be written."""
     try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True)
-            others = sorted(root.iterdir(), key=lambda path: path.stat().st_mtime)
-            for old in others[: -_KEPT - 1]:
-                shutil.rmtree(old, ignore_errors=True)
-    except (OSError, RuntimeError):
+        root = cache_root()
+        folder = root / source_digest()
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)
+        others = sorted(root.iterdir(), key=lambda path: path.stat().st_mtime)
+        for old in others[: -_KEPT - 1]:
+            shutil.rmtree(old, ignore_errors=True)
+    except (OSError, RuntimeError):  # a full or foreign disk; no home
         return None
     return str(folder) if os.access(folder, os.W_OK) else None
+
+
+class _Forgiving:
+    """numba's cache of a kernel, for which a full disk or a damaged file is no more than a miss."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return self._inner.load_overload(sig, target_context)
+        except Exception:  # whatever unpickling a damaged file raises
+            with suppress(OSError):
+                self._inner.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):
+            self._inner.save_overload(sig, data)
 
 
 def compiled(function: _Function) -> _Function:
@@ -78,8 +102,11 @@ def _compile(function: _Function, **options: bool) -> _Function:
     before: str = config.CACHE_DIR
     config.CACHE_DIR = folder or before
     try:
-        return cast(_Function, compiler(cache=folder is not None, **always)(function))
+        kernel = compiler(cache=folder is not None, **always)(function)
     except RuntimeError:  # numba found no place after all
-        return cast(_Function, compiler(**always)(function))
+        kernel, folder = compiler(**always)(function), None
     finally:
         config.CACHE_DIR = before
+    if folder is not None:
+        kernel._cache = _Forgiving(kernel._cache)
+    return cast(_Function, kernel)

@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from . import kernels
 from .container import MODEL, DamageError, Segment
+from .limits import PREDICTION_BYTES, check_memory
 from .lockstep import IdArray, chunk_steps, fed_before, in_lockstep, num_streams, stream_starts
 from .model import Model
 from .report import Report
@@ -56,9 +57,10 @@ def _estimate(ids: IdArray, model: Model) -> float:
     return float(bits.mean()) * len(ids) / 8
 
 
-def decode_direct(segment: Segment, model: Model, report: Report | None) -> bytes:
-    """Raises DamageError where the payload is not what an encoder writes."""
+def decode_direct(segment: Segment, model: Model, memory: int, report: Report | None = None) -> bytes:
+    """Raises DamageError for a payload that no encoder writes, LaconicError for too much memory."""
     engine, streams = model.engine, segment.streams
+    check_memory(streams * engine.vocab_size * PREDICTION_BYTES + 4 * segment.tokens, memory)
     starts = stream_starts(segment.tokens, streams)
     steps = -(-segment.tokens // streams)
     ids: npt.NDArray[np.int32] = np.zeros(segment.tokens, dtype=np.int32)

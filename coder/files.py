@@ -49,9 +49,11 @@ def open_model(
         return model
     from .model import ensemble
 
-    names = [model] if isinstance(model, str | os.PathLike) else [name for name in model if name != "none"]
-    if not names:
+    names = [model] if isinstance(model, str | os.PathLike) else list(model)
+    if names == ["none"]:
         return None
+    if not names or "none" in names:
+        raise LaconicError('"none" stands alone, and an empty list names nothing: name checkpoints, or none')
     return ensemble([registry.open_model(registry.find(name), engine, threads) for name in names])
 
 

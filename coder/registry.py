@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .container import BY_MODEL, PREFIX, UNKNOWN, Segment
 from .errors import LaconicError
+from .limits import check_memory_limit
 
 if TYPE_CHECKING:
     from .model import Model
@@ -137,7 +138,7 @@ class Decoder:
         """
         self.engine = engine
         self.threads = threads
-        self.memory = memory
+        self.memory = check_memory_limit(memory)
         self.models: dict[bytes | None, Model] = {}
         self.extra: list[Listing] = []
         if isinstance(extra, str | os.PathLike):
@@ -154,10 +155,10 @@ class Decoder:
         Raises:
             LaconicError: it is damaged, or its checkpoint is not here.
         """
-        from .codec import MEMORY_LIMIT, decode_segment
+        from .codec import decode_segment
 
         model = self._model(checkpoint) if segment.method in BY_MODEL else None
-        return decode_segment(segment, model, self.report, self.memory or MEMORY_LIMIT)
+        return decode_segment(segment, model, self.report, self.memory)
 
     def _model(self, prefix: bytes | None) -> "Model":
         if prefix not in self.models:

@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     if several and (args.stdout or args.output is not None):
         return shared.usage_error("a .lac file holds one file: give one, or leave out -o and -c")
     check_sizes(args.streams, args.segment_size)
-    names = [registry.find(name).path for name in args.model or [registry.DEFAULT] if name != "none"]
+    given: list[str] = args.model or [registry.DEFAULT]
+    names = given if "none" in given else [registry.find(name).path for name in given]
 
     @cache
     def model() -> "Model | None":

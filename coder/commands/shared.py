@@ -43,7 +43,10 @@ def add_decoder(parser: argparse.ArgumentParser) -> None:
     text = "one more checkpoint to decode with: folder, name or id; may be repeated"
     parser.add_argument("-m", "--model", action="append", metavar="CHECKPOINT", help=text)
     parser.add_argument(
-        "--memory", type=size, metavar="BYTES", help="that a segment's mixer may take (default: 1024M)"
+        "--memory",
+        type=size,
+        metavar="BYTES",
+        help="that decoding a segment may take beside the segment (default: 1G)",
     )
     add_engine(parser)
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from .. import kernels as rangecoder
 from ..container import EXPERTS, MIXED, DamageError, Segment
 from ..direct import check_end
-from ..errors import LaconicError
+from ..limits import PREDICTION_BYTES, check_decisions, check_memory
 from ..lockstep import IdArray, chunk_steps, fed_before, in_lockstep, num_streams, stream_starts
 from ..model import Model
 from ..report import Report
@@ -28,11 +28,11 @@ NO_LOGITS = np.zeros((0, 1, 1, 256), dtype=np.int32)
 def encode_experts(data: bytes, level: int, limit: int, report: Report | None = None) -> Segment | None:
     """`data` by the experts alone; None as soon as it is clear that `limit` bytes are less."""
     shape = shape_for(len(data), level, 1, 0)
-    ids = np.frombuffer(data, dtype=np.uint8).astype(np.int32)[None]
-    alive, tree, mixing = np.ones(len(data), dtype=np.int32), tree_arrays(byte_tree()), fresh(shape)
+    values, alive = np.frombuffer(data, dtype=np.uint8), np.ones(STEPS, dtype=np.int32)
+    tree, mixing = tree_arrays(byte_tree()), fresh(shape)
     coder, out = rangecoder.encoder_state(), np.zeros(0, dtype=np.uint8)
     for begin in range(0, len(data), STEPS):
-        piece = np.ascontiguousarray(ids[:, begin : begin + STEPS])
+        piece = values[None, begin : begin + STEPS].astype(np.int32)
         out = rangecoder.with_room(out, coder, 8 * MAX_BYTES_PER_DECISION * piece.size)
         kernels.code_tokens(False, piece, alive[: piece.size], NO_LOGITS, tree, mixing, coder, out)
         if coder[2] > limit:
@@ -45,7 +45,7 @@ def encode_experts(data: bytes, level: int, limit: int, report: Report | None = 
 
 def decode_experts(segment: Segment, memory: int, report: Report | None = None) -> bytes:
     """Raises DamageError for a payload that no encoder writes, LaconicError for too much memory."""
-    shape = _shape(segment, 0, memory)
+    shape = _shape(segment, 0, 256, memory)
     restored = np.empty(segment.original_length, dtype=np.uint8)
     tree, mixing = tree_arrays(byte_tree()), fresh(shape)
     data, coder = _source(segment.payload)
@@ -100,7 +100,7 @@ def mix_tokens(
 def decode_mixed(segment: Segment, model: Model, memory: int, report: Report | None = None) -> bytes:
     """Raises DamageError for a payload that no encoder writes, LaconicError for too much memory."""
     streams, vocab = segment.streams, model.engine.vocab_size
-    shape = _shape(segment, len(model.members), memory)
+    shape = _shape(segment, len(model.members), vocab, memory)
     starts, steps = stream_starts(segment.tokens, streams), -(-segment.tokens // streams)
     ids = np.zeros(segment.tokens, dtype=np.int32)
     tree, mixing = tree_arrays(model.tree), fresh(shape, vocab, model.checkpoint.prior)
@@ -142,18 +142,17 @@ def _decode(
         raise DamageError("the coded data of a segment ends too early: get the file again")
 
 
-def _shape(segment: Segment, models: int, memory: int) -> Shape:
+def _shape(segment: Segment, models: int, vocab_size: int, memory: int) -> Shape:
     """What the header asks for.
 
     Raises:
         LaconicError: it is more memory than is allowed.
+        DamageError: the payload is too short for what the header says.
     """
     level, slot_bits = Shape.unpack_profile(segment.profile)
     streams = max(1, segment.streams)
     shape = shape_for(segment.original_length, level, streams, models, slot_bits)
-    if shape.memory > memory:
-        raise LaconicError(
-            f"a segment asks for {-(-shape.memory >> 20):,} MB of memory, allowed are {memory >> 20:,}: "
-            "raise --memory if you trust the file"
-        )
+    predictions = models * streams * vocab_size * PREDICTION_BYTES
+    check_memory(shape.memory + predictions + 4 * segment.tokens, memory)
+    check_decisions(segment, segment.tokens if models else 8 * segment.original_length)
     return shape
