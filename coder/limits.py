@@ -14,7 +14,7 @@ def check_memory(needed: int, allowed: int) -> None:
     """Raises LaconicError where a segment asks for more memory than is allowed."""
     if needed > allowed:
         raise LaconicError(
-            f"a segment asks for {-(-needed >> 20):,} MB of memory, allowed are {allowed / (1 << 20):,.4g} MB: "
+            f"a segment asks for {-(-needed >> 20):,} MB of memory, allowed are {allowed / (1 << 20):,.4g}: "
             "raise --memory (memory= in Python) if you trust the file"
         )
 

@@ -99,13 +99,16 @@ def test_several_names(model, tmp_path, monkeypatch):
     know_only(model, tmp_path, monkeypatch, other=other)
     data = predictable(2000)
     blob = compress(data, ["default", "other"])
-    assert blob == compress(data, (tmp_path / "default", "none", "other"))
+    assert blob == compress(data, (tmp_path / "default", "other"))
     assert blob == compress(data, ensemble([model, other]))
     assert blob != compress(data, ["other", "default"])
     assert compress(data, ["other"]) == compress(data, "other")
     assert compress(data, ["none"]) == compress(data, None)
     for extra in (None, "default", "other", ["none", "default", "other"]):
         assert decompress(blob, extra) == data
+    for wrong in (["none", "default"], []):
+        with pytest.raises(LaconicError, match="stands alone"):
+            compress(data, wrong)
     with pytest.raises(LaconicError, match="named twice"):
         compress(data, ["default", tmp_path / "default"])
     for content in (b"", bytes(9), data):

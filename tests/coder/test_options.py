@@ -68,7 +68,7 @@ def test_two_checkpoints_there_and_back(capsys, model):
     assert main(["decompress", "-q", "a.lac", "-o", "b"]) == 0
     assert get("b") == DATA
     assert main(["test", "-q", "a.lac"]) == 0
-    assert main(["compress", "-q", "-m", "other", "-m", "none", "-m", "default", "a", "-o", "c.lac"]) == 0
+    assert main(["compress", "-q", "-m", "other", "-m", "default", "a", "-o", "c.lac"]) == 0
     assert main(["info", "c.lac"]) == 0
     assert f"checkpoint      {two} (other), {one} (default)\n" in capsys.readouterr().out
 
@@ -125,7 +125,7 @@ def test_memory_that_is_not_allowed(command, capsysbinary):
     os.remove("text")
     assert main([command, "--memory", "1M", "text.lac"]) == 1
     err = capsysbinary.readouterr().err
-    assert b"of memory, allowed are 1: raise --memory if you trust the file" in err
+    assert b"of memory, allowed are 1: raise --memory" in err
     assert err.count(b"\n") == 1
     assert not os.path.exists("text")
     assert main([command, "--memory", "64M", "text.lac"]) == 0

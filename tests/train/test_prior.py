@@ -15,9 +15,8 @@ from laconic.coder.model import Model
 from laconic.models.tokenizer import train_tokenizer
 from laconic.train.prior import LEAST_TEXT, with_prior
 
-TEXT = b"".join(
-    b"%d bottles of beer on the wall, %d bottles; take %d down\n" % (n, n, n % 7) for n in range(900)
-)
+LINE = b"%d bottles of beer on the wall, %d bottles; take %d down\n"
+TEXT = b"".join(LINE % (n, n, n % 7) for n in range(900))
 
 
 @pytest.fixture(scope="module")
