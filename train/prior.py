@@ -16,7 +16,7 @@ from ..coder.mixing.state import default_prior, fresh, shape_for
 from ..coder.model import Model
 
 LEAST_TEXT = 1 << 14  # bytes; from less there is nothing to learn
-MOST_TEXT = 1 << 19
+MOST_TEXT = 1 << 18
 STREAMS = 8
 RATES = ((16, 100), (8, 60), (32, 100))  # lasting and first learning rates that are tried
 
