@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+from ..coder.commands.shared import Once
 from ..coder.errors import LaconicError
 from ..coder.mixing.experts import DEFAULT_LEVEL
 from .measure import Sample, measure, read_samples
@@ -58,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-m",
         "--model",
+        action=Once,
         default="default",
         metavar="CHECKPOINT",
         help="a name, a folder, or none (default: %(default)s)",

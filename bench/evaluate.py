@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..coder.checkpoint import FrozenCheckpoint
-from ..coder.commands.shared import count
+from ..coder.commands.shared import Once, count
 from ..coder.engine import Engine, load_engine
 from ..coder.errors import LaconicError
 from ..coder.registry import find
@@ -165,6 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-m",
         "--model",
+        action=Once,
         default="default",
         metavar="CHECKPOINT",
         help="a name or a folder (default: %(default)s)",

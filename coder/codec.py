@@ -17,7 +17,7 @@ SAMPLE = 1 << 16  # bytes by which it is decided whether a model helps
 WINDOWS = 4  # places that a sample is taken from
 SHARE = 0.85  # of the time that model and experts, and then experts alone, take
 LOST = 0.035  # of what a model saves, relative to the experts alone, each time that a text doubles
-DOUBT = 0.03  # around the expected ratio: between, both are tried
+TRUSTED, HOPELESS = 0.85, 1.03  # expected ratios to the experts alone, between which both are tried
 INCOMPRESSIBLE = 0.998  # of the original, on a sample
 
 
@@ -122,7 +122,7 @@ def _model_helps(data: bytes, model: Model, level: int, streams: int | None) -> 
     if mixed is None:
         return False
     ratio = len(mixed.payload) / limit + LOST * math.log2(len(data) / SAMPLE)
-    return True if ratio < 1 - DOUBT else False if ratio > 1 + DOUBT else None
+    return True if ratio < TRUSTED else False if ratio > HOPELESS else None
 
 
 def decode_segment(

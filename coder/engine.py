@@ -1,6 +1,7 @@
 """Engines: what evaluates a frozen checkpoint, and how one is chosen."""
 
 import importlib.util
+import os
 from typing import Any, Protocol
 
 from .checkpoint import FrozenCheckpoint
@@ -40,6 +41,9 @@ def load_engine(checkpoint: FrozenCheckpoint, name: str | None = None, threads: 
     if name == "torch" and not has_torch:
         raise LaconicError("engine torch needs torch: pip install 'laconic[train]', or choose --engine numpy")
     if name == "torch" or (name is None and has_torch):
+        # Waiting threads that spin slow two busy processes on two cores down severalfold. OpenMP reads this
+        # when torch is first imported.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from .torch_engine import TorchEngine
 
         return TorchEngine(checkpoint, threads)

@@ -135,3 +135,12 @@ def test_defects_are_not_hidden(error, monkeypatch):
     monkeypatch.setattr(cli, "import_module", lambda name, package: raising(error))
     with pytest.raises(type(error)):
         main(["fail"])
+
+
+@pytest.mark.parametrize("command", ["bench", "eval"])
+@pytest.mark.parametrize("names", [("default", "other"), ("none", "none")])
+def test_one_model_where_one_is_taken(command, names, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "-m", names[0], "-m", names[1], __file__])
+    assert stopped.value.code == 2
+    assert "-m is given twice" in capsys.readouterr().err

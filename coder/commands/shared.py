@@ -58,6 +58,23 @@ def decoder(args: argparse.Namespace) -> Decoder:
     return Decoder(models, args.engine, args.threads, args.memory)
 
 
+class Once(argparse.Action):
+    """An option that takes one value: given twice it is an error, where argparse would drop the first."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        mark = f"{self.dest}_given"
+        if getattr(namespace, mark, False):
+            parser.error(f"{option_string} is given twice: this command takes one")
+        setattr(namespace, mark, True)
+        setattr(namespace, self.dest, values)
+
+
 def count(text: str) -> int:
     """An argument that is a whole number above zero."""
     if not text.isdecimal() or int(text) < 1:
