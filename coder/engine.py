@@ -24,7 +24,8 @@ class Engine(Protocol):
     def advance(self, state: Any, ids: Array) -> Array:
         """Feed ids [S, T], updating `state`; returns the logits after each token, int32 [S, T, V].
 
-        Logits are in units of 2^-10 bits. The first token of a stream is the begin id, V.
+        Logits are in units of 2^-10 bits. The first token of a stream is the begin id, V. Where there are
+        fewer rows than streams, the first streams go on, and the others are over.
         """
         ...
 

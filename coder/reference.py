@@ -31,7 +31,6 @@ def exact_matmul(a: Array, b: Array, largest: int) -> Array:
 class ReferenceState:
     """Rolling keys and values of every layer, and how many tokens came before."""
 
-    num_streams: int
     position: int = 0
     keys: list[Array] = field(default_factory=list[Array])  # int64 [S, G, C, K] a layer, C < W
     values: list[Array] = field(default_factory=list[Array])
@@ -54,7 +53,7 @@ class NumpyEngine:
         """A state of streams that have seen nothing."""
         c = self.config
         empty = np.zeros((num_streams, c.num_kv_heads, 0, c.head_dim), dtype=np.int64)
-        return ReferenceState(num_streams, 0, [empty] * c.num_layers, [empty] * c.num_layers)
+        return ReferenceState(0, [empty] * c.num_layers, [empty] * c.num_layers)
 
     def advance(self, state: Any, ids: Array) -> Array:
         """Feed ids [S, T]; returns the logits after each, int32 [S, T, V]."""
@@ -110,8 +109,8 @@ class NumpyEngine:
             positions = state.position + np.arange(T, dtype=np.int64)
             q, k = self._rotate(q, positions), self._rotate(k, positions)
         q, k, v = (fp.saturate(fp.round_shift(z, fp.HEAD_BITS), fp.INT8_MAX) for z in (q, k, v))
-        k = np.concatenate([state.keys[layer], k], axis=2)
-        v = np.concatenate([state.values[layer], v], axis=2)
+        k = np.concatenate([state.keys[layer][:S], k], axis=2)
+        v = np.concatenate([state.values[layer][:S], v], axis=2)
         state.keys[layer], state.values[layer] = k[:, :, 1 - c.window :], v[:, :, 1 - c.window :]
 
         cached = k.shape[2]

@@ -31,7 +31,6 @@ SPARE_TOKENS = 64  # room behind a cached window before it is moved to the front
 class TorchState:
     """Keys and values of every layer in buffers that are compacted when full."""
 
-    num_streams: int
     position: int = 0
     filled: int = 0  # tokens in the buffers; the last window - 1 matter
     keys: list[Tensor] = field(default_factory=list[Tensor])  # float32 [S, G, room, K] a layer
@@ -97,7 +96,7 @@ class TorchEngine:
         c = self.config
         shape = (num_streams, c.num_kv_heads, c.window - 1 + SPARE_TOKENS, c.head_dim)
         buffers = [torch.zeros(shape) for _ in range(2 * c.num_layers)]
-        return TorchState(num_streams, 0, 0, buffers[: c.num_layers], buffers[c.num_layers :])
+        return TorchState(0, 0, buffers[: c.num_layers], buffers[c.num_layers :])
 
     def advance(self, state: Any, ids: Array) -> Array:
         """Feed ids [S, T]; returns the logits after each, int32 [S, T, V]."""
@@ -112,6 +111,8 @@ class TorchEngine:
 
     def _advance(self, state: TorchState, ids: Tensor) -> Array:
         c = self.config
+        for buffers in (state.keys, state.values):
+            buffers[:] = [buffer[: len(ids)] for buffer in buffers]
         self._make_room(state, ids.shape[1])
         visible = self._visibility(state, ids.shape[1])
         x = self.embedded[ids]  # float64 [S, T, D]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from graphs import random_checkpoint, random_config
 
-from laconic.coder.engine import load_engine
+from laconic.coder.engine import ENGINES, load_engine
 from laconic.coder.errors import LaconicError
 from laconic.coder.reference import NumpyEngine, exact_matmul
 
@@ -78,6 +78,18 @@ def test_torch_does_not_depend_on_batch_or_threads(batch, threads):
     np.testing.assert_array_equal(got, np.repeat(expected, batch, axis=0))
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_streams_end(name):
+    checkpoint = random_checkpoint(random_config())
+    ids = tokens(checkpoint.config)
+    whole = evaluate(NumpyEngine(checkpoint), ids, [])
+    engine = load_engine(checkpoint, name)
+    state = engine.start(3)
+    for rows, begin, end in ((3, 0, 20), (3, 20, 21), (2, 21, 50), (1, 50, 51), (1, 51, 70)):
+        got = engine.advance(state, ids[:rows, begin:end])
+        np.testing.assert_array_equal(got, whole[:rows, begin:end])
+
+
 def test_exact_matmul_equals_integer_product():
     rng = np.random.default_rng(0)
     a = rng.choice([-127, 127], (5, 1100))
@@ -100,7 +112,7 @@ import hashlib, sys
 sys.path[:0] = {folders!r}
 from graphs import random_checkpoint, random_config
 from test_engines import SHAPES, evaluate, tokens
-from laconic.coder.engine import load_engine
+from laconic.coder.engine import ENGINES, load_engine
 digest = hashlib.sha256()
 for changes in SHAPES.values():
     checkpoint = random_checkpoint(random_config(**changes), seed=5)
