@@ -59,7 +59,7 @@ def _head_step(value: np.int32) -> np.int32:
     return clamp(round_shift(value, HEAD_BITS), INT8_MAX)
 
 
-@compiled
+@inlined
 def _store(shape: Shape, cache: Cache, layer: int, stream: int, at: int, y: Int32) -> None:
     """Keys and values of a row, y [2 G * K], into the caches' position `at`."""
     streams, room = cache.begins.shape[1], cache.begins.shape[3]
@@ -79,7 +79,7 @@ def _store(shape: Shape, cache: Cache, layer: int, stream: int, at: int, y: Int3
             cache.values[block + (j // LANES * room * LANES + j % LANES * DEPTH)] = np.int8(value)
 
 
-@compiled
+@inlined
 def _attend(
     shape: Shape, weights: Weights, cache: Cache, layer: int, stream: int, at: int, queries: Bytes,
     scratch: Scratch, out: Int32,
@@ -135,35 +135,42 @@ def _attend(
 
 
 @compiled
-def attention(
+def store(
+    shape: Shape, cache: Cache, layer: int, stream: int, streams: int, steps: int, scratch: Scratch
+) -> None:
+    """Queries, keys and values from scratch.y to where they are read."""
+    dim, wide, heads, at = shape.head_dim, shape.head_room, shape.num_heads, cache.counts[1]
+    for s in range(streams):
+        for t in range(steps):
+            y, queries = scratch.y[s * steps + t], scratch.queries[s * steps + t]
+            if shape.period > 0:
+                for h in range(heads + shape.num_kv_heads):
+                    _rotate(y[h * dim :], scratch.rotation, t, dim)
+            for h in range(heads):
+                for j in range(dim):
+                    queries[h * wide + j] = np.uint8(_head_step(y[h * dim + j]) + OFFSET)
+            _store(shape, cache, layer, stream + s, at + t, y[heads * dim :])
+
+
+@compiled
+def attend(
     shape: Shape, weights: Weights, cache: Cache, layer: int, stream: int, streams: int, steps: int,
     scratch: Scratch,
 ) -> None:  # fmt: skip
-    """From queries, keys and values in scratch.y to quantised averages in scratch.q."""
-    dim, wide, heads, keys = shape.head_dim, shape.head_room, shape.num_heads, shape.num_kv_heads
-    at = cache.counts[1]
+    """Quantised averages of what each row's queries attend to, in scratch.q."""
     for s in range(streams):
         for t in range(steps):
             r = s * steps + t
-            if shape.period > 0:
-                for h in range(heads + keys):
-                    _rotate(scratch.y[r, h * dim :], scratch.rotation, t, dim)
-            for h in range(heads):
-                for j in range(dim):
-                    scratch.queries[r, h * wide + j] = np.uint8(
-                        _head_step(scratch.y[r, h * dim + j]) + OFFSET
-                    )
-            _store(shape, cache, layer, stream + s, at + t, scratch.y[r, heads * dim :])
-    for s in range(streams):
-        for t in range(steps):
-            r = s * steps + t
-            averages = scratch.y[r]
-            _attend(shape, weights, cache, layer, stream + s, at + t, scratch.queries[r], scratch, averages)
-            quantise_row(averages, heads * dim, r, scratch)
+            _attend(
+                shape, weights, cache, layer, stream + s, cache.counts[1] + t, scratch.queries[r], scratch,
+                scratch.y[r],
+            )  # fmt: skip
+            quantise_row(scratch.y[r], shape.num_heads * shape.head_dim, r, scratch)
 
 
 @compiled
 def turn(shape: Shape, weights: Weights, position: int, steps: int, rotation: Int32) -> None:
+    """Cosines and sines of the angles of `steps` positions."""
     mask = shape.period - 1
     for t in range(steps):
         for j in range(shape.head_dim // 2):

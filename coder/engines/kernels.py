@@ -1,29 +1,12 @@
 """The frozen graph compiled: docs/frozen.md for blocks of rows, each a stream at a step."""
 
+import numpy as np
+
 from ..compiled import compiled
 from ..fixedpoint import INNER_LIMIT, LOGIT_LIMIT, RESIDUAL_LIMIT
-from .attention import attention, make_room, turn
+from .attention import attend, make_room, store, turn
 from .layout import DOWN, OUT, PER_LAYER, QKV, ROWS, UP, Cache, Int32, Scratch, Shape, Weights
 from .rows import add, gate, linear, normalise
-
-
-@compiled
-def _layer(
-    shape: Shape, weights: Weights, cache: Cache, layer: int, stream: int, streams: int, steps: int,
-    scratch: Scratch,
-) -> None:  # fmt: skip
-    """One layer for `streams` streams from `stream` on, `steps` steps of each."""
-    rows, first, same, y = streams * steps, PER_LAYER * layer, scratch.places[0], scratch.y
-    normalise(shape, rows, scratch)
-    linear(weights, first + QKV, rows, scratch, INNER_LIMIT, same, y)
-    attention(shape, weights, cache, layer, stream, streams, steps, scratch)
-    linear(weights, first + OUT, rows, scratch, 2 * RESIDUAL_LIMIT, same, y)
-    add(shape, rows, scratch)
-    normalise(shape, rows, scratch)
-    linear(weights, first + UP, rows, scratch, INNER_LIMIT, same, y)
-    gate(shape, rows, scratch)
-    linear(weights, first + DOWN, rows, scratch, 2 * RESIDUAL_LIMIT, same, y)
-    add(shape, rows, scratch)
 
 
 @compiled
@@ -33,7 +16,10 @@ def advance(
     """Feed ids [S, T]; writes the logits after each, [S * T, V]."""
     streams, steps = ids.shape
     chunk = max(1, ROWS // min(streams, ROWS))
-    places = scratch.places[1]
+    same, places, y = scratch.places[0], scratch.places[1], scratch.y
+    # As arguments, constants would be compiled in, each in a kernel of its own. What is beyond twice the
+    # residual's limit saturates it, whatever it is added to.
+    inner, outer, most = np.int64(INNER_LIMIT), np.int64(2 * RESIDUAL_LIMIT), np.int64(LOGIT_LIMIT)
     for step in range(0, steps, chunk):
         count = min(chunk, steps - step)
         make_room(shape, cache, count)
@@ -48,9 +34,21 @@ def advance(
                     embedded = weights.embedded[ids[stream + s, step + t]]
                     for j in range(shape.d_model):
                         scratch.x[r, j] = embedded[j]
+            rows = part * count
             for layer in range(shape.num_layers):
-                _layer(shape, weights, cache, layer, stream, part, count, scratch)
-            normalise(shape, part * count, scratch)
-            linear(weights, PER_LAYER * shape.num_layers, part * count, scratch, LOGIT_LIMIT, places, logits)
+                first = PER_LAYER * layer
+                normalise(shape, rows, scratch)
+                linear(weights, first + QKV, rows, scratch, inner, same, y)
+                store(shape, cache, layer, stream, part, count, scratch)
+                attend(shape, weights, cache, layer, stream, part, count, scratch)
+                linear(weights, first + OUT, rows, scratch, outer, same, y)
+                add(shape, rows, scratch)
+                normalise(shape, rows, scratch)
+                linear(weights, first + UP, rows, scratch, inner, same, y)
+                gate(shape, rows, scratch)
+                linear(weights, first + DOWN, rows, scratch, outer, same, y)
+                add(shape, rows, scratch)
+            normalise(shape, rows, scratch)
+            linear(weights, PER_LAYER * shape.num_layers, rows, scratch, most, places, logits)
         cache.counts[0] += count
         cache.counts[1] += count
