@@ -33,6 +33,9 @@ class FakeTokenizer:
             at += found
         return np.array(ids, dtype=np.int32)
 
+    def encode_batch(self, batch):
+        return [self.encode(data) for data in batch]
+
 
 @dataclass
 class FakeCheckpoint:
@@ -64,6 +67,7 @@ class FakeEngine:
         assert ids.min() >= 0
         assert ids.max() <= VOCAB
         streams, steps = ids.shape
+        state = state[:streams]
         self.tokens_seen += ids.size
         logits = np.empty((streams, steps, VOCAB), dtype=np.int32)
         symbols = np.arange(VOCAB, dtype=np.int64)

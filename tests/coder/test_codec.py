@@ -278,6 +278,8 @@ def test_tokens_are_the_alphabet_and_more_in_the_order_of_their_bytes():
 @pytest.mark.parametrize("level", [1, 6])
 def test_a_tokenizer_that_loses_bytes_is_noticed(level):
     model = fake_model()
-    model.checkpoint.tokenizer = SimpleNamespace(encode=lambda data: FakeTokenizer().encode(data)[:-1])
+    model.checkpoint.tokenizer = SimpleNamespace(
+        encode_batch=lambda batch: [FakeTokenizer().encode(data)[:-1] for data in batch]
+    )
     with pytest.raises(LaconicError, match="does not give its input back"):
         encode_segment(predictable(5000), model, level=level)
