@@ -17,8 +17,8 @@ from .model import Model
 
 Int64 = npt.NDArray[np.int64]
 
-CHUNK_BYTES = 1 << 24  # of the logits that an encoder asks of the engine
-CHUNK_STEPS = 4  # a stream is fed to the end of the chunk in which it ends
+CHUNK_BYTES = 1 << 22  # of the logits that an encoder asks of the engine: they stay in the cache
+CHUNK_STEPS = 8  # a stream is fed to the end of the chunk in which it ends
 # The prediction of (tokens - 1) // 32: a bit and a half less each time that it doubles.
 COUNT_LOGITS = np.array(
     [-1536 * ((high + 1).bit_length() - 1) for high in range(MAX_TOKENS // SPARE)], dtype=np.int32
