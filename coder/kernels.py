@@ -203,7 +203,7 @@ def decode_tokens(logits: Int32, data: Bytes, state: Int64, ids: Int32) -> bool:
     """
     vocab = int(logits.shape[1])
     sums = np.empty((vocab + BLOCK - 1) // BLOCK, dtype=np.int64)
-    return _decode_tokens(logits, data, state, ids, sums)
+    return decode_each(logits, data, state, ids, sums)
 
 
 @compiled
@@ -238,7 +238,7 @@ def _decode_token(row: Int32, data: Bytes, state: Int64, sums: Int64) -> int:
 
 
 @compiled
-def _decode_tokens(logits: Int32, data: Bytes, state: Int64, ids: Int32, sums: Int64) -> bool:
+def decode_each(logits: Int32, data: Bytes, state: Int64, ids: Int32, sums: Int64) -> bool:
     for s in range(logits.shape[0]):
         symbol = _decode_token(logits[s], data, state, sums)
         if symbol < 0:
