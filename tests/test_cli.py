@@ -38,6 +38,8 @@ def test_wrong_usage(capsys):
     assert "no command 'frobnicate': choose one of compress" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["compress", "--frobnicate"])
+    expected = "laconic: error: unrecognized arguments: --frobnicate; see laconic compress --help\n"
+    assert capsys.readouterr().err == expected
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["info", "/nowhere"], ["models"]])

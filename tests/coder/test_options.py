@@ -53,10 +53,31 @@ def test_the_last_level_counts_and_6_is_the_default():
     assert sizes[0] == sizes[1] != sizes[2] == sizes[3]
 
 
-@pytest.mark.parametrize("level", ["-0", "-10"])
+@pytest.mark.parametrize("level", ["-0", "-10", "-19", "-99"])
 def test_levels_that_there_are_not(level, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["compress", level, "a"])
+    expected = f"error: there is no level {level}: choose from -1 (fast) to -9 (small); see laconic compress"
+    assert expected in capsys.readouterr().err
+    assert os.listdir() == ["a"]
+
+
+def test_levels_stand_among_other_letters(capsys):
+    for number, options in enumerate((["-q", "-3"], ["-q3"], ["-f3q"], ["-3fq"])):
+        assert main(["compress", *options, "a", "-o", f"{number}.lac"]) == 0
+        assert get(f"{number}.lac") == get("0.lac")
+    with pytest.raises(SystemExit, match="0"):
+        main(["compress", "--help"])
+    assert "[-1 ... -9]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress"])
+def test_two_outputs_are_wrong_usage(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([command, "-o", "x", "-c", "a"])
+    err = capsys.readouterr().err
+    assert "-c/--stdout: not allowed with argument -o/--output" in err
+    assert err.count("\n") == 1
     assert os.listdir() == ["a"]
 
 
@@ -132,10 +153,15 @@ def test_memory_that_is_not_allowed(command, capsysbinary):
     assert main([command, "-f" if command == "decompress" else "-q", "text.lac"]) == 0
 
 
-@pytest.mark.parametrize("memory", ["0", "x", "-1"])
-def test_memory_that_is_none(memory):
+@pytest.mark.parametrize("memory", ["0", "x", "-1", "1q", "1.5G", "0K", "M"])
+def test_memory_that_is_none(memory, capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(["decompress", "--memory", memory, "a.lac"])
+        main(["decompress", f"--memory={memory}", "a.lac"])
+    err = capsys.readouterr().err
+    assert (
+        f"--memory: '{memory}' is no size: give a whole number of bytes above 0, or one with K, M or G" in err
+    )
+    assert err.count("\n") == 1
 
 
 def test_a_file_whose_segment_needs_more_than_the_default(capsys):
