@@ -42,7 +42,7 @@ def test_wrong_usage(capsys):
     assert capsys.readouterr().err == expected
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["info", "/nowhere"], ["models"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["info", "/nowhere"]])
 def test_what_needs_no_numbers_imports_none(arguments):
     code = f"from laconic.cli import main; main({arguments!r}); {QUIET}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

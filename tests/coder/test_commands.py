@@ -314,17 +314,6 @@ def test_info(capsys, model):
     assert info.METHOD_NAMES == ("raw", "model", "lzma", "mixed", "experts")
 
 
-def test_models(capsys, known, model, monkeypatch):
-    assert main(["models"]) == 0
-    out = capsys.readouterr().out
-    assert "default" in out
-    assert model.checkpoint.id.hex()[:16] in out
-    assert "1.500" in out
-    monkeypatch.setenv("LACONIC_CHECKPOINTS", "")
-    assert main(["models"]) == 0
-    assert "no checkpoints" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(("text", "value"), [("1", 1), ("64K", 65536), ("2m", 2 << 20)])
 def test_sizes(text, value):
     assert shared.size(text) == value
