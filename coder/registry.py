@@ -193,7 +193,7 @@ class Decoder:
         if prefixes == UNKNOWN and self.extra:
             return ensemble([open_model(listing, self.engine, self.threads) for listing in self.extra])
         if not prefixes:
-            raise LaconicError("the file needs a checkpoint and does not name it: name it by -m PATH")
+            raise LaconicError("it needs a checkpoint and does not name it: name it by -m PATH")
         starts = range(0, len(prefixes), PREFIX)
         return ensemble([self._open_one(prefixes[start : start + PREFIX]) for start in starts])
 

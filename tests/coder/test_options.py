@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 from fakes import TOKENS, FakeCheckpoint, FakeEngine, fake_model, know_only, predictable
 
@@ -153,6 +154,22 @@ def test_memory_that_is_not_allowed(command, capsysbinary):
     assert main([command, "-f" if command == "decompress" else "-q", "text.lac"]) == 0
 
 
+def test_recovery_passes_over_what_asks_for_more_memory(capsys):
+    noise = np.random.default_rng(0).bytes(1000)
+    put("a", DATA[:1000] + noise + DATA[1000:2000])
+    assert main(["compress", "-q", "--segment-size", "1000", "a"]) == 0
+    assert main(["decompress", "--recover", "--memory", "1M", "a.lac", "-o", "b"]) == 1
+    assert get("b") == noise
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("a.lac: passed over are 1,000 bytes, from 0 up to 1,000: a segment asks for ")
+    assert second.startswith(
+        "a.lac: passed over are 1,000 bytes, from 2,000 up to 3,000: a segment asks for "
+    )
+    assert "MB of memory, allowed are 1: raise --memory" in first
+    assert main(["decompress", "--recover", "a.lac", "-o", "c"]) == 0
+    assert get("c") == get("a")
+
+
 @pytest.mark.parametrize("memory", ["0", "x", "-1", "1q", "1.5G", "0K", "M"])
 def test_memory_that_is_none(memory, capsys):
     with pytest.raises(SystemExit, match="2"):
@@ -176,3 +193,25 @@ def test_a_file_whose_segment_needs_more_than_the_default(capsys):
     assert "MB of memory, allowed are 1,024: raise --memory" in capsys.readouterr().err
     assert main(["test", "--memory", "4G", "greedy.lac"]) == 1
     assert "memory" not in capsys.readouterr().err
+
+
+def test_a_file_asks_for_its_checkpoint_only_where_a_segment_needs_it(known, capsysbinary):
+    noise = b"".join(number.to_bytes(2, "big") for number in range(0, 60_000, 61))
+    put("noise", noise)
+    put("both", noise + predictable(1000))
+    for name, size in (("noise", "1M"), ("noise", "1000"), ("both", "1000")):
+        assert main(["compress", "-q", "--segment-size", size, name, "-o", f"{name}{size}"]) == 0
+    (known / "default").rename(known.parent / "moved")
+    for name in ("noise1M", "noise1000"):
+        assert main(["decompress", name, "-o", f"{name}.out"]) == 0
+        assert get(f"{name}.out") == noise
+    assert main(["info", "noise1M"]) == 0
+    assert b"checkpoint      none\n" in capsysbinary.readouterr().out
+    assert main(["info", "noise1000"]) == 0
+    assert b"(not here), not needed\n" in capsysbinary.readouterr().out
+    assert main(["info", "both1000"]) == 0
+    assert b"(not here)\n" in capsysbinary.readouterr().out
+    assert main(["cat", "both1000", "--range", "500:1500"]) == 0
+    assert capsysbinary.readouterr().out == noise[500:1500]
+    assert main(["decompress", "both1000", "-o", "out"]) == 1
+    assert b"which is not here" in capsysbinary.readouterr().err
