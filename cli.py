@@ -13,6 +13,13 @@ from types import FrameType
 from typing import NamedTuple, NoReturn
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments, as everything else that a user can meet is said."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"laconic: error: {message}; see {self.prog} --help\n")
+
+
 class Command(NamedTuple):
     """`module` has add_arguments(parser) and run(args) -> exit status."""
 
@@ -139,7 +146,7 @@ def _run(arguments: list[str]) -> int:
     command = COMMANDS[name]
     description = f"{command.help[0].upper()}{command.help[1:]}."
     module = import_module(f".{command.module}", __package__)
-    parser = argparse.ArgumentParser(prog=f"laconic {name}", description=description)
+    parser = Parser(prog=f"laconic {name}", description=description)
     module.add_arguments(parser)
     if not getattr(module, "TAKES_SETTINGS", False):
         return module.run(parser.parse_args(arguments[1:]))

@@ -109,4 +109,5 @@ def know_only(model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch, **oth
     by_id = {known.checkpoint.id: known for known in models.values()}
     monkeypatch.setenv(registry.VARIABLE, str(folder))
     monkeypatch.setattr(registry, "SHIPPED", folder / "nothing")
+    monkeypatch.setattr(registry, "fault", lambda listing: None)
     monkeypatch.setattr(registry, "open_model", lambda listing, engine=None, threads=None: by_id[listing.id])
