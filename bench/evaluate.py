@@ -170,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT",
         help="a name or a folder (default: %(default)s)",
     )
-    parser.add_argument("--engine", help="numpy or torch (default: the fastest that is here)")
+    parser.add_argument("--engine", help="numba, torch or numpy (default: numba)")
     parser.add_argument("-T", "--threads", type=count, help="threads of the torch engine")
     parser.add_argument("--json", metavar="OUT", type=Path, help="write the figures there, replacing what is")
 

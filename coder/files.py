@@ -140,7 +140,7 @@ def compress(
         model: a checkpoint's name, path or id, several of one vocabulary, or what `open_model` returned; None
             or "none" for no model.
         level: 1 for the model alone, 2 (fast) to 9 (small) for more and more experts around it.
-        engine: what evaluates it (None: the fastest that is installed); the result is the same.
+        engine: what evaluates it (None: the fastest); the result is the same.
         threads: that the engine may use.
         streams: coded in lockstep, 1..4096 (None: by length).
         segment_size: bytes a segment; segments are decoded independently of each other.

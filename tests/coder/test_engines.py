@@ -40,16 +40,17 @@ def evaluate(engine, ids, cuts):
     return np.concatenate([engine.advance(state, ids[:, a:b]) for a, b in pairwise(edges)], axis=1)
 
 
+@pytest.mark.parametrize("name", ["numba", "torch"])
 @pytest.mark.parametrize("saturated", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_torch_equals_reference(shape, saturated):
+def test_engines_equal_reference(shape, saturated, name):
     checkpoint = random_checkpoint(random_config(**SHAPES[shape]), saturated=saturated)
     ids = tokens(checkpoint.config)
     whole = evaluate(NumpyEngine(checkpoint), ids, [])
     assert whole.dtype == np.int32
     assert whole.shape == (*ids.shape, checkpoint.config.vocab_size)
     assert len(np.unique(whole)) > 2
-    engine = load_engine(checkpoint, "torch")
+    engine = load_engine(checkpoint, name)
     for cuts in ([], [1], list(range(1, 70)), [1, 2, 40, 69]):
         np.testing.assert_array_equal(evaluate(engine, ids, cuts), whole)
 
@@ -64,15 +65,16 @@ def test_reference_does_not_depend_on_chunking_or_batch(shape):
     np.testing.assert_array_equal(evaluate(engine, ids[1:2], [7]), whole[1:2])
 
 
+@pytest.mark.parametrize("name", ["numba", "torch"])
 @pytest.mark.parametrize("batch", [1, 3, 64, 257])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_torch_does_not_depend_on_batch_or_threads(batch, threads):
+def test_engines_do_not_depend_on_batch_or_threads(batch, threads, name):
     checkpoint = random_checkpoint(random_config())
     ids = np.repeat(tokens(checkpoint.config, 1, 30), batch, axis=0)
     expected = evaluate(NumpyEngine(checkpoint), ids[:1], [])
     before = torch.get_num_threads()
     try:
-        got = evaluate(load_engine(checkpoint, "torch", threads), ids, [1, 2])
+        got = evaluate(load_engine(checkpoint, name, threads), ids, [1, 2])
     finally:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(got, np.repeat(expected, batch, axis=0))
@@ -116,21 +118,26 @@ from laconic.coder.engine import ENGINES, load_engine
 digest = hashlib.sha256()
 for changes in SHAPES.values():
     checkpoint = random_checkpoint(random_config(**changes), seed=5)
-    logits = evaluate(load_engine(checkpoint, "torch"), tokens(checkpoint.config, 2, 40), [1, 5])
+    engine = load_engine(checkpoint, sys.argv[1])
+    logits = evaluate(engine, tokens(checkpoint.config, 2, 40), [1, 5])
     digest.update(logits.astype("<i4").tobytes())
 print(digest.hexdigest())
 """
 
 
 @pytest.mark.parametrize(
-    "environment",
-    [{}, {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, {"ATEN_CPU_CAPABILITY": "default"}],
+    ("name", "environment"),
+    [
+        ("torch", {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}),
+        ("torch", {"ATEN_CPU_CAPABILITY": "default"}),
+        ("numba", {"NUMBA_CPU_NAME": "generic"}),
+    ],
 )
-def test_instruction_sets_agree(environment):
+def test_instruction_sets_agree(name, environment):
     here = os.path.dirname(__file__)
     script = ISA.format(folders=[here, os.path.dirname(here)])
     run = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script, name],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
