@@ -153,7 +153,7 @@ def digest(tensor: Array) -> str:
 def trace(checkpoint: FrozenCheckpoint, ids: Array) -> dict[str, Array]:
     """Every intermediate tensor of the reference engine, by its name, the logits among them."""
     engine = NumpyEngine(checkpoint)
-    engine.trace = found = {}
+    engine.trace = found = dict[str, Array]()
     engine.advance(engine.start(len(ids)), ids)
     return found
 

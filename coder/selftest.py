@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SHORT_WORK = 200_000_000  # multiply-accumulates of a case that the short form takes
 CODINGS = ((1, 1), (1, 64), (2, 64), (6, 7))  # level and streams
 HERE = "this process"
+REFERENCE = "reference, every tensor"  # in place of a kernel
 DRAWN = (48, 24)  # streams and steps of the text that is coded
 
 
@@ -91,7 +92,7 @@ def check_vectors(tally: Tally, case: Case) -> Array:
 
 
 def check_case(
-    tally: Tally, engine: Engine, name: str, ids: Array, logits: Array, batches: Sequence[int], work: int
+    tally: Tally, engine: Engine, case: Case, ids: Array, logits: Array, batches: Sequence[int], work: int
 ) -> None:
     """Hold an engine to logits [S, T, V] of ids [S, T] for every batch and chunking.
 
@@ -100,15 +101,16 @@ def check_case(
         work: multiply-accumulates of one evaluation; steps are left out at the end to stay below, and what
             two steps exceed is left out.
     """
-    per_step = engine_macs(engine) * np.array(batches)
-    for batch, macs in zip(batches, per_step.tolist(), strict=True):
-        steps = min(ids.shape[1], work // macs)
+    for batch in batches:
+        steps = min(ids.shape[1], work // (case.config.macs_per_token() * batch))
         if steps < min(2, ids.shape[1]):
             continue
         rows = np.arange(batch) % len(ids)
         fed, expected = ids[rows, :steps], logits[rows, :steps]
         for how, cuts in chunkings(steps).items():
-            tally.compare(f"case {name}, batch {batch}, fed {how}", evaluate(engine, fed, cuts), expected)
+            tally.compare(
+                f"case {case.name}, batch {batch}, fed {how}", evaluate(engine, fed, cuts), expected
+            )
     tally.cases += 1
 
 
@@ -119,11 +121,6 @@ def check_digest(tally: Tally, engine: Engine, case: Case, ids: Array) -> None:
     tally.cases += 1
     if digest(got) != case.digests["logits"]:
         tally.fault(got.size, f"case {case.name}: the logits are not those of the vectors")
-
-
-def engine_macs(engine: Any) -> int:
-    """Multiply-accumulates of a token."""
-    return engine.config.macs_per_token()
 
 
 def installed(wanted: str | None) -> tuple[list[str], dict[str, str]]:
@@ -171,7 +168,7 @@ def write_files(tally: Tally, model: "Model", text: bytes, expected: list[bytes]
     tally.coded += len(files)
     for (level, streams), got, other in zip(CODINGS, files, expected or files, strict=True):
         if got != other:
-            tally.fault(1, f"level {level}, {streams} streams: the coded file is not that of other engines")
+            tally.fault(1, f"level {level}, streams {streams}: the coded file is not that of other engines")
     return files
 
 
@@ -184,7 +181,7 @@ def read_files(tally: Tally, model: "Model", text: bytes, files: list[bytes], wr
         except LaconicError:
             same = False
         if not same:
-            tally.fault(1, f"level {level}, {streams} streams: the file that {writer} wrote is not restored")
+            tally.fault(1, f"level {level}, streams {streams}: the file that {writer} wrote is not restored")
 
 
 def run_short(names: Sequence[str], cases: Sequence[Case], work: int) -> list[Tally]:
@@ -198,7 +195,7 @@ def run_short(names: Sequence[str], cases: Sequence[Case], work: int) -> list[Ta
     """
     from .files import open_model
 
-    reference = Tally("numpy", "reference, every tensor", environment=HERE)
+    reference = Tally("numpy", REFERENCE, environment=HERE)
     tallies = {name: Tally(name, environment=HERE) for name in names}
     for case in cases:
         checkpoint, ids = generate(case)
@@ -207,20 +204,23 @@ def run_short(names: Sequence[str], cases: Sequence[Case], work: int) -> list[Ta
             engine = load_engine(checkpoint, name)
             tally.kernel = kernel_of(engine)
             if digest(logits) == case.digests["logits"]:
-                check_case(tally, engine, case.name, ids, logits, (1, 3), work)
+                check_case(tally, engine, case, ids, logits, (1, 3), work)
             else:
                 check_digest(tally, engine, case, ids)
-    models = {name: open_model("default", name) for name in names}
+    # What the others' files are compared with: the reference's, or those of an engine without mismatches.
+    order = sorted(names, key=lambda name: (tallies[name].mismatches > 0, name != "numpy"))
+    models = {name: open_model("default", name) for name in order}
     text: bytes | None = None
     written: dict[str, list[bytes]] = {}
     for name, model in models.items():
         assert model is not None, "the default checkpoint is a model"
         text = drawn_text(model, *DRAWN) if text is None else text
         written[name] = write_files(tallies[name], model, text, next(iter(written.values()), None))
+    sound = {name for name in names if not tallies[name].mismatches}
     for name, model in models.items():
         assert model is not None, "the default checkpoint is a model"
         assert text is not None, "the first engine has drawn it"
         for other, files in written.items():
-            if other != name or len(models) == 1:
+            if len(models) == 1 or (other != name and other in sound):
                 read_files(tallies[name], model, text, files, f"engine {other}")
     return [reference, *tallies.values()]

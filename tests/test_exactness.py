@@ -1,4 +1,4 @@
-"""The same integers and the same files, whatever evaluates the shipped checkpoint and the conformance cases."""
+"""The same integers and files, whatever evaluates the shipped checkpoint and the conformance cases."""
 
 import platform
 
@@ -20,10 +20,14 @@ def test_engines_threads_batches_chunkings_and_instruction_sets_agree():
     assert [fault for tally in (reference, *tallies) for fault in tally.faults] == []
     assert reference.cases == len(load_cases())
     settings = {(tally.engine, tally.threads, tally.environment) for tally in tallies}
-    assert len(settings) == len(tallies) == len(environments) * (len(THREADS) * (len(names) - 1) + 1)
+    assert (
+        len(settings)
+        == len(tallies)
+        == len(environments) * sum(len(THREADS.get(name, (1,))) for name in names)
+    )
     for tally in tallies:
         assert tally.cases == len(load_cases())
-        assert tally.compared > 10_000_000
+        assert tally.compared > 5_000_000
         assert tally.coded == tally.restored == len(CODINGS)
     kernels = {(tally.engine, tally.kernel) for tally in tallies}
     if "numba" in names and platform.machine() in ("x86_64", "AMD64"):

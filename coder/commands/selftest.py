@@ -84,13 +84,14 @@ def _check(wanted: str | None, full: bool, lines: list[str]) -> int:
 
 def _verdict(tallies: "list[Tally]", say: Callable[[str], None]) -> int:
     """The last lines; returns the exit status."""
+    from ..selftest import REFERENCE
+
     compared, mismatches = sum(t.compared for t in tallies), sum(t.mismatches for t in tallies)
-    coded, restored = sum(t.coded for t in tallies), sum(t.restored for t in tallies)
-    kernels = len({(t.engine, t.kernel) for t in tallies[1:]})
-    total = f"{compared:,} integers compared, {mismatches:,} mismatches"
-    say(
-        f"{kernels} kernels, {total}; {coded} files coded, all alike; {restored} restored"
-    ) if not mismatches else say(total)
+    say(f"{compared:,} integers compared, {mismatches:,} mismatches")
+    if not mismatches:
+        coded, restored = sum(t.coded for t in tallies), sum(t.restored for t in tallies)
+        kernels = len({(t.engine, t.kernel) for t in tallies if t.kernel != REFERENCE})
+        say(f"{kernels} kernels give the same integers; {coded} files coded, all alike; {restored} restored")
     faults = [fault for tally in tallies for fault in tally.faults]
     for fault in faults[:SHOWN_FAULTS]:
         print(f"laconic: error: {fault}", file=sys.stderr)
@@ -98,6 +99,6 @@ def _verdict(tallies: "list[Tally]", say: Callable[[str], None]) -> int:
         return 0
     unsound = {tally.engine for tally in tallies if tally.mismatches}
     sound = sorted({tally.engine for tally in tallies} - unsound)
-    remedy = f"choose --engine {' or '.join(sound)}" if sound else "install numpy and laconic again"
+    remedy = f"choose --engine {' or '.join(sound)}" if sound else "install laconic and its libraries again"
     print(f"laconic: error: do not use engine {', '.join(sorted(unsound))} here: {remedy}", file=sys.stderr)
     return 1
