@@ -90,10 +90,10 @@ def test_a_wrong_reference_is_named_with_its_tensor(few, capsys, monkeypatch):
     assert err.endswith("do not use engine numpy here: choose --engine numba or torch\n")
 
 
-def test_a_damaged_file_is_noticed(few, monkeypatch):
+def test_a_damaged_file_is_noticed(monkeypatch):
     """An engine that was right when it encoded."""
     model = open_model("default", "torch")
-    text = drawn_text(model, 8, 20)
+    text = drawn_text(model, *selftest.DRAWN)
     files = [compress(text, model, level=level, streams=streams) for level, streams in selftest.CODINGS]
     tally = Tally("torch")
     selftest.read_files(tally, model, text, files, "another")
