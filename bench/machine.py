@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..coder.parallel import cores
+
 GEMM_SIZE, REPETITIONS = 2048, 5
 
 
@@ -36,11 +38,6 @@ def gemm_macs_per_second() -> dict[int, float]:
     finally:
         torch.set_num_threads(before)
     return found
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:

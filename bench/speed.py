@@ -21,7 +21,8 @@ from ..coder.errors import LaconicError
 from ..coder.files import SEGMENT_SIZE, open_model
 from ..coder.lockstep import chunk_steps, fed_before, in_lockstep, num_streams
 from ..coder.model import Model
-from .machine import GEMM_SIZE, cores, gemm_macs_per_second, load_before, processor
+from ..coder.parallel import cores
+from .machine import GEMM_SIZE, gemm_macs_per_second, load_before, processor
 from .report import rate, table
 from .subject import compile_kernels
 

@@ -45,16 +45,17 @@ def encode_segment(
     """
     check_level(level, model)
     best = Segment(RAW, len(data), data)
-    packed = encode_lzma(data)
+    sign_of_life = _part(report, 0.0, 0.0)
+    packed = encode_lzma(data, sign_of_life)
     if len(packed) < len(data):
         best = Segment(LZMA, len(data), packed)
     if len(packed) < LZMA_IS_ENOUGH * len(data) and len(data) >= REPETITIVE:
         return best
     if level == 1:
         return best if model is None else _smaller(best, _by_model_alone(data, model, streams, best, report))
-    if best.method == RAW and _is_noise(data, level):
+    if best.method == RAW and _is_noise(data, level, sign_of_life):
         return best
-    helps = model is not None and _model_helps(data, model, level, streams)
+    helps = model is not None and _model_helps(data, model, level, streams, sign_of_life)
     share = 1.0 if helps else SHARE  # of the time, for what comes first where both are tried
     if model is not None and helps is not False:
         first = _part(report, 0.0, share)
@@ -100,15 +101,17 @@ def _sample(data: bytes) -> bytes:
     return b"".join([data[at * step : at * step + length] for at in range(WINDOWS)])
 
 
-def _is_noise(data: bytes, level: int) -> bool:
+def _is_noise(data: bytes, level: int, report: Report | None) -> bool:
     """Whether a sample of what LZMA cannot shorten is noise to the experts too."""
     if len(data) < 2 * SAMPLE:
         return False
     sample = _sample(data)
-    return _mixing().encode_experts(sample, level, int(INCOMPRESSIBLE * len(sample))) is None
+    return _mixing().encode_experts(sample, level, int(INCOMPRESSIBLE * len(sample)), report) is None
 
 
-def _model_helps(data: bytes, model: Model, level: int, streams: int | None) -> bool | None:
+def _model_helps(
+    data: bytes, model: Model, level: int, streams: int | None, report: Report | None
+) -> bool | None:
     """Whether a sample is smaller with the model; None where that does not settle it, and both are tried.
 
     The longer a segment, the more the experts learn by themselves, and the less a model has to add.
@@ -116,9 +119,9 @@ def _model_helps(data: bytes, model: Model, level: int, streams: int | None) -> 
     if len(data) < 2 * SAMPLE or streams is not None:  # a sample tells nothing of streams that were asked for
         return None
     sample = _sample(data)
-    alone = _mixing().encode_experts(sample, level, len(sample))
+    alone = _mixing().encode_experts(sample, level, len(sample), report)
     limit = len(sample) if alone is None else len(alone.payload)
-    mixed = _mixing().encode_mixed(sample, model, level, None, limit)
+    mixed = _mixing().encode_mixed(sample, model, level, None, limit, report)
     if mixed is None:
         return False
     ratio = len(mixed.payload) / limit + LOST * math.log2(len(data) / SAMPLE)

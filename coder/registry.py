@@ -10,11 +10,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
 from .container import BY_MODEL, PREFIX, UNKNOWN, Segment
 from .errors import LaconicError
 from .limits import check_memory_limit
+from .parallel import check_threads
 
 if TYPE_CHECKING:
     from .model import Model
@@ -121,7 +123,10 @@ def open_model(listing: Listing, engine: str | None = None, threads: int | None 
 
 
 class Decoder:
-    """Decodes segments of any file, loading the checkpoints that they name when they are first needed."""
+    """Decodes segments of any file, loading the checkpoints that they name when they are first needed.
+
+    Threads may share it.
+    """
 
     def __init__(
         self,
@@ -136,6 +141,7 @@ class Decoder:
                 and ids are also what decodes a damaged file that does not tell its checkpoint any more.
             memory: bytes that a segment's mixer may take (None: 1 GiB).
         """
+        check_threads(threads)
         self.engine = engine
         self.threads = threads
         self.memory = check_memory_limit(memory)
@@ -147,9 +153,9 @@ class Decoder:
             self.extra = [find(name) for name in extra]
         elif extra is not None:
             self.models[extra.prefixes] = extra
-        self.report: Report | None = None
+        self._opening = Lock()
 
-    def __call__(self, segment: Segment, checkpoint: bytes | None) -> bytes:
+    def __call__(self, segment: Segment, checkpoint: bytes | None, report: "Report | None" = None) -> bytes:
         """The original bytes of a segment.
 
         Raises:
@@ -158,12 +164,13 @@ class Decoder:
         from .codec import decode_segment
 
         model = self._model(checkpoint) if segment.method in BY_MODEL else None
-        return decode_segment(segment, model, self.report, self.memory)
+        return decode_segment(segment, model, report, self.memory)
 
     def _model(self, prefix: bytes | None) -> "Model":
-        if prefix not in self.models:
-            self.models[prefix] = self._open(prefix)
-        return self.models[prefix]
+        with self._opening:
+            if prefix not in self.models:
+                self.models[prefix] = self._open(prefix)
+            return self.models[prefix]
 
     def _open(self, prefixes: bytes | None) -> "Model":
         """The checkpoints that a file names by their prefixes, joined."""

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from . import fixedpoint as fp
 from .checkpoint import FrozenCheckpoint
 from .fixedpoint import Array
+from .parallel import share
 
 EXACT_COLUMNS = 1040  # 127 * 127 * 1040 < 2^24
 SHARED_WORK = 1 << 28  # multiply-accumulates a call; below, waiting for others costs more than they do
@@ -102,7 +103,7 @@ class TorchEngine:
         """Feed ids [S, T]; returns the logits after each, int32 [S, T, V]."""
         before = torch.get_num_threads()
         large = ids.size * self.config.macs_per_token() >= SHARED_WORK
-        torch.set_num_threads(self.threads if large else 1)
+        torch.set_num_threads(share(self.threads) if large else 1)
         try:
             with torch.inference_mode():
                 return self._advance(state, torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64)))

@@ -118,11 +118,12 @@ def test_a_file_never_closed_leaves_nothing(mode):
     assert os.listdir() == []
 
 
-def test_a_failure_while_writing_is_not_published(model, monkeypatch):
-    file = laconic.open("a.lac", "wb", segment_size=10)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_failure_while_writing_is_not_published(threads, monkeypatch):
+    file = laconic.open("a.lac", "wb", segment_size=10, threads=threads)
     monkeypatch.setattr("laconic.coder.fileobject.encode_segment", lambda *args, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        file.write(b"x" * 20)
+        file.write(b"x" * 40)
     file.close()
     assert os.listdir() == []
     file = laconic.open("a.lac", "wb")

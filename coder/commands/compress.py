@@ -75,7 +75,14 @@ def run(args: argparse.Namespace) -> int:
                 progress = Progress(shared.label(name), total, not args.quiet)
                 try:
                     totals = compress_stream(
-                        source, target, model(), args.streams, args.segment_size, progress, args.level
+                        source,
+                        target,
+                        model(),
+                        args.streams,
+                        args.segment_size,
+                        progress,
+                        args.level,
+                        args.threads,
                     )
                 finally:
                     progress.clear()

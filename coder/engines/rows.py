@@ -87,7 +87,7 @@ def _rescale(sums: Int32, scale: float, factors: Float64, limit: float, out: Int
 
 @compiled
 def linear(
-    weights: Weights, number: int, rows: int, scratch: Scratch, limit: int, places: Int64, out: Int32
+    weights: Weights, number: int, rows: int, scratch: Scratch, limit: np.int64, places: Int64, out: Int32
 ) -> None:
     """Linear layer `number` of the quantised rows, clamped, into rows `places` of `out`."""
     q, scales, sums = scratch.q, scratch.scales, scratch.sums

@@ -13,6 +13,7 @@ from graphs import random_checkpoint, random_config
 
 from laconic.coder.engine import ENGINES, load_engine
 from laconic.coder.errors import LaconicError
+from laconic.coder.parallel import in_order
 from laconic.coder.reference import NumpyEngine, exact_matmul
 
 # SHA-256 of the logits of spec version 1: a change makes every old file unreadable.
@@ -90,6 +91,19 @@ def test_streams_end(name):
     for rows, begin, end in ((3, 0, 20), (3, 20, 21), (2, 21, 50), (1, 50, 51), (1, 51, 70)):
         got = engine.advance(state, ids[:rows, begin:end])
         np.testing.assert_array_equal(got, whole[:rows, begin:end])
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_threads_share_an_engine(name):
+    checkpoint = random_checkpoint(random_config())
+    engine, ids = load_engine(checkpoint, name, 2), tokens(checkpoint.config)
+    parts = [ids[:2], ids[1:], ids, ids[:1]]
+    cuts = list(range(1, ids.shape[1]))
+    expected = [evaluate(NumpyEngine(checkpoint), part, []) for part in parts]
+    for _ in range(5):
+        got = list(in_order(lambda part, check: evaluate(engine, part, cuts), parts, len(parts)))
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_exact_matmul_equals_integer_product():
