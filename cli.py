@@ -34,6 +34,7 @@ COMMANDS = {
     "info": Command("coder.commands.info", "describe files without decoding them"),
     "cat": Command("coder.commands.cat", "print a file or a range of its bytes"),
     "models": Command("coder.commands.models", "list the checkpoints that are here"),
+    "selftest": Command("coder.commands.selftest", "check that every engine here gives the same integers"),
     "eval": Command("bench.evaluate", "code length of files under a checkpoint, and where the bits go"),
     "bench": Command("bench.commands", "measure files beside other compressors"),
     "train": Command("train.commands.train", "from a corpus to a frozen checkpoint"),
