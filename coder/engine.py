@@ -8,13 +8,14 @@ from .checkpoint import FrozenCheckpoint
 from .errors import LaconicError
 from .fixedpoint import Array
 
-ENGINES = ("torch", "numpy")  # the fastest first
+ENGINES = ("cuda", "torch", "numpy")  # the fastest first; cuda has to be asked for
 
 
 class Engine(Protocol):
     """Every engine gives the same integers, whatever the batch, the chunking and the threads."""
 
     name: str
+    kernel: str  # what multiplies, in words
     vocab_size: int
 
     def start(self, num_streams: int) -> Any:
@@ -34,13 +35,19 @@ def load_engine(checkpoint: FrozenCheckpoint, name: str | None = None, threads: 
     """The engine called `name`, or the fastest that is installed.
 
     Raises:
-        LaconicError: an engine that does not exist, or whose library is missing.
+        LaconicError: an engine that does not exist, or whose library or GPU is missing.
     """
     if name is not None and name not in ENGINES:
         raise LaconicError(f"there is no engine {name!r}: choose one of {', '.join(ENGINES)}")
     has_torch = importlib.util.find_spec("torch") is not None
-    if name == "torch" and not has_torch:
-        raise LaconicError("engine torch needs torch: pip install 'laconic[train]', or choose --engine numpy")
+    if name in ("cuda", "torch") and not has_torch:
+        raise LaconicError(
+            f"engine {name} needs torch: pip install 'laconic[train]', or choose --engine numpy"
+        )
+    if name == "cuda":
+        from .cuda_engine import CudaEngine
+
+        return CudaEngine(checkpoint)
     if name == "torch" or (name is None and has_torch):
         # Waiting threads that spin slow two busy processes on two cores down severalfold. OpenMP reads this
         # when torch is first imported.

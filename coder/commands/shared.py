@@ -34,7 +34,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-T", "--threads", type=count, metavar="N", help="threads of the torch engine")
     parser.add_argument(
-        "--engine", metavar="E", help="numpy or torch: the bytes are the same (default: fastest)"
+        "--engine", metavar="E", help="cuda, torch or numpy: the bytes are the same (default: fastest)"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
 
