@@ -71,11 +71,13 @@ class Work:
 
     Attributes:
         gemm_macs_per_second: threads -> float32 multiply-accumulates of a large product.
+        kernel: what multiplies in the engine, in words.
     """
 
     macs_per_token: int
     bytes_per_token: float
     gemm_macs_per_second: dict[int, float]
+    kernel: str
 
     def share(self, pace: Pace, seconds: float) -> float | None:
         """The part of the peak on as many threads that an engine reaches; None where nobody knows it."""
@@ -176,6 +178,7 @@ class Speed:
             *lines,
             f"work         {work.macs_per_token / work.bytes_per_token / 1e6:.3f} M multiply-accumulates "
             f"a byte, {work.macs_per_token / 1e6:.3f} M a token of {work.bytes_per_token:.2f} bytes",
+            f"kernel       {work.kernel}",
             f"float32 GEMM {gemm} (multiply-accumulates, {GEMM_SIZE}^3)",
             *([f"engine       of that {'; '.join(shares)}"] if shares else []),
         ]
@@ -185,6 +188,7 @@ class Replay:
     """An engine that hands out logits computed before, piece after piece, int32 [S, T, V] each."""
 
     name = "replay"
+    kernel = "none"
 
     def __init__(self, pieces: list[Logits]) -> None:
         self.pieces = pieces
@@ -273,7 +277,7 @@ def _with_model(data: bytes, model: Model, name: str, levels: Sequence[int], loa
 
     paces += _coders(model, targets, chunk, whole, measured, levels)
     config = model.checkpoint.config
-    work = Work(config.macs_per_token(), len(sample) / len(ids), gemm_macs_per_second())
+    work = Work(config.macs_per_token(), len(sample) / len(ids), gemm_macs_per_second(), model.engine.kernel)
     text = (
         f"{measured:,} bytes, {targets.shape[1]:,} steps of {_count(streams, 'stream')}, of the first "
         f"{len(sample):,} of {len(data):,} bytes"

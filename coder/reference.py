@@ -40,6 +40,7 @@ class NumpyEngine:
     """Evaluates a frozen checkpoint with NumPy alone."""
 
     name = "numpy"
+    kernel = "NumPy float32 GEMM"
 
     def __init__(self, checkpoint: FrozenCheckpoint) -> None:
         self.config = checkpoint.config

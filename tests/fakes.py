@@ -54,6 +54,7 @@ class FakeEngine:
     """Logits from the last two ids of each stream: `bits` for what `follows`, noise for the rest."""
 
     name = "fake"
+    kernel = "none"
     vocab_size = VOCAB
 
     def __init__(self, bits=12):

@@ -42,7 +42,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "its own, some 350 MB for 8 MiB at the default level; the bytes are the same",
     )
     parser.add_argument(
-        "--engine", metavar="E", help="numba, torch or numpy: the bytes are the same (default: numba)"
+        "--engine", metavar="E", help="numba, torch, cuda or numpy: the bytes are the same (default: numba)"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
 

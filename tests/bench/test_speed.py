@@ -27,6 +27,7 @@ class Alternating:
     """An engine whose logits are those of the last id alone."""
 
     name = "fake"
+    kernel = "table"
     vocab_size = VOCAB
 
     def start(self, num_streams):
@@ -93,7 +94,14 @@ def test_the_command_prints_and_writes_it(model, tmp_path, capsys):
     path.write_bytes(text(2000))
     assert main(["bench", "--speed", str(path), "--levels", "1,2,9", "--json", str(figures)]) == 0
     out = capsys.readouterr().out
-    for words in ("engine, fake, 1 thread", "mixer of level 9", "float32 GEMM", "0.003 M a token", "cores"):
+    for words in (
+        "engine, fake, 1 thread",
+        "mixer of level 9",
+        "kernel       table",
+        "float32 GEMM",
+        "0.003 M a token",
+        "cores",
+    ):
         assert words.rstrip("s") in out
     read = json.loads(figures.read_text())
     assert [part["level"] for part in read["parts"]] == [None, None, 1, 2, 9]
@@ -117,7 +125,7 @@ def test_without_a_model_there_are_experts_alone(tmp_path, capsys):
 def test_shares_are_of_the_peak_and_of_the_time():
     engine = Pace("engine, torch, 1 thread", None, 1, 1000, 4000, 1.0, 2.0)
     mixer = Pace("mixer of level 2", 2, 1, 1000, 4000, 0.5, 0.5)
-    found = Speed("text", 4, [engine, mixer], Work(10_000, 4.0, {1: 1e8}), None)
+    found = Speed("text", 4, [engine, mixer], Work(10_000, 4.0, {1: 1e8}, "int8 GEMM"), None)
     assert found.as_json()["work"]["share_of_gemm"] == [{"threads": 1, "encode": 0.1, "decode": 0.05}]
     assert found.as_json()["work"]["macs_per_byte"] == 2500
     assert "of that 10.0% encoding and 5.0% decoding on 1 thread" in found.as_text()
