@@ -14,7 +14,6 @@ from .container import MAX_STREAMS
 IdArray = npt.NDArray[np.int32]
 
 TOKENS_PER_STREAM = 8192
-LOGITS_BYTES = 64_000_000  # of the chunk that an encoder asks of the engine
 REPORTED_STEPS = 64  # between two reports of a decoder
 # Of the chunk that an encoder asks of the engine: larger arrays are pages that the system clears every time.
 LOGITS_BYTES = 16_000_000
