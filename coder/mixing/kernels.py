@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compiled import compiled, inlined
-from ..kernels import token_weight
+from ..kernels import BLOCK, token_weight
 from .layout import (
     APM_CONTEXTS,
     APM_STEPS,
@@ -75,39 +75,44 @@ def _learn(maps: UInt32, index: int, bit: int, rates: Int32, limit: int) -> None
 
 @inlined
 def _log2(table: npt.NDArray[np.int16], x: int) -> int:
-    """log2 of x >= 1 in units of 2^-10, by the eleven highest bits."""
-    exponent = 0
-    for step in (32, 16, 8, 4, 2, 1):
-        if x >> (exponent + step):
-            exponent += step
-    mantissa = x >> (exponent - 10) if exponent >= 10 else x << (10 - exponent)
-    return exponent << 10 | np.int64(table[mantissa & 1023])
+    """log2 of 1 <= x < 2^53 in units of 2^-10, by the eleven highest bits: those of x as a float64."""
+    exact = np.float64(x).view(np.int64)
+    return ((exact >> 52) - 1023) << 10 | np.int64(table[(exact >> 42) & 1023])
 
 
 @compiled
-def _fill_weights(row: Int32, weights: UInt32, sums: Int64) -> None:
-    """The weight of each token, and the sum of all before each block of 64."""
+def _fill_weights(row: Int32, weights: UInt32, sums: Int64) -> int:
+    """The weight of each token, and the sum of all before each block; returns the sum of all."""
     top = row[0]
-    for v in range(1, row.shape[0]):
-        top = max(top, row[v])
     for v in range(row.shape[0]):
-        weights[v] = token_weight(row[v], top)
+        top = max(top, row[v])
+    whole = row.shape[0] // BLOCK
     total = np.int64(0)
-    for block in range(sums.shape[0]):
+    for block in range(whole):  # of a constant length, so that the loop becomes vectors and nothing else
         sums[block] = total
         partial = np.uint32(0)
-        for v in range(block * 64, min(block * 64 + 64, row.shape[0])):
-            partial = np.uint32(partial + weights[v])
+        for v in range(BLOCK):
+            weight = token_weight(row[block * BLOCK + v], top)
+            weights[block * BLOCK + v] = weight
+            partial = np.uint32(partial + weight)
         total += np.int64(partial)
+    sums[whole] = total
+    for v in range(whole * BLOCK, row.shape[0]):
+        weight = token_weight(row[v], top)
+        weights[v] = weight
+        total += np.int64(weight)
+    return total
 
 
 @inlined
 def _before(weights: UInt32, sums: Int64, token: int) -> int:
     """Sum of the weights of the tokens below `token`."""
-    block = token >> 6
+    block = token // BLOCK
+    within = np.int32(token - block * BLOCK)
     partial = np.uint32(0)
-    for v in range(block * 64, token):
-        partial = np.uint32(partial + weights[v])
+    for v in range(BLOCK):
+        weight = weights[block * BLOCK + v]
+        partial = np.uint32(partial + (weight if np.int32(v) < within else np.uint32(0)))
     return sums[block] + np.int64(partial)
 
 
@@ -137,9 +142,8 @@ def code_tokens(
     experts, inputs, models = p[EXPERTS], p[INPUTS], logits.shape[0]
     slot_bits, ring = p[SLOT_BITS], p[RING_BITS]
     slot_mask, ring_mask = (1 << slot_bits) - 1, (1 << ring) - 1
-    vocab = tree.token_ends.shape[0] - 1
     weights_of, sums_of = m.token_weights, m.token_sums
-    totals, below, middles, above = m.scratch[4], m.scratch[5], m.scratch[6], m.scratch[7]
+    below, middles, above = m.scratch[5], m.scratch[6], m.scratch[7]
     contexts, slot = m.scratch[0], m.scratch[1]
     x = m.inputs
     used, where = m.scratch[2], m.scratch[3]  # maps that spoke, and histories
@@ -156,9 +160,7 @@ def code_tokens(
             stream = m.streams[s]
             rate = p[RATE] + p[EXTRA_RATE] * RATE_BYTES // (RATE_BYTES + m.counts[BYTES])
             for k in range(models):
-                _fill_weights(logits[k, s, t], weights_of[k], sums_of[k])
-                totals[k] = _before(weights_of[k], sums_of[k], vocab - 1) + np.int64(weights_of[k, vocab - 1])
-                below[k], above[k] = 0, totals[k]
+                below[k], above[k] = 0, _fill_weights(logits[k, s, t], weights_of[k], sums_of[k])
             token = np.int64(ids[s, t])
             node, depth, nibble = 0, 0, -1
             expected_0, expected_1, length_0, length_1, hits = -1, -1, 0, 0, 0

@@ -69,8 +69,8 @@ class Mixing(NamedTuple):
     rates: Int32
     inputs: Int32  # [I]
     scratch: Int64  # [10, 32]
-    token_weights: UInt32  # [M, V]
-    token_sums: Int64  # [M, ceil(V / 64)]
+    token_weights: UInt32  # [M, blocks * 64], blocks = V // 64 + 1
+    token_sums: Int64  # [M, blocks]
 
 
 class Tree(NamedTuple):

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..errors import LaconicError
+from ..kernels import BLOCK
 from . import layout as k
 from .experts import EXPERTS, LEVELS, experts_of
 from .histories import histories
@@ -125,6 +126,7 @@ def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.
     squash = squash_table()
     sets = k.SETS if shape.models else k.SETS - 1
     steps = (np.arange(k.APM_STEPS) - 16) * k.APM_WIDTH + 4096
+    blocks = vocab_size // BLOCK + 1
     parameters = [experts, inputs, shape.slot_bits, shape.ring_bits, shape.match_bits]
     return k.Mixing(
         slots=np.zeros(experts << (shape.slot_bits + 4), dtype=np.uint8),
@@ -152,6 +154,6 @@ def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.
         rates=rate_table(),
         inputs=np.zeros(inputs, dtype=np.int32),
         scratch=np.zeros((10, 32), dtype=np.int64),
-        token_weights=np.zeros((shape.models, vocab_size), dtype=np.uint32),
-        token_sums=np.zeros((shape.models, -(-vocab_size // 64)), dtype=np.int64),
+        token_weights=np.zeros((shape.models, blocks * BLOCK), dtype=np.uint32),
+        token_sums=np.zeros((shape.models, blocks), dtype=np.int64),
     )
