@@ -57,6 +57,7 @@ from .layout import (
     Tree,
     UInt32,
 )
+from .prefetch import prefetch
 from .pastkernels import find, goes_on, hash_of, length_class, push_byte, set_contexts
 
 
@@ -174,6 +175,8 @@ def code_tokens(
                     fresh = False
                 if not fresh:
                     set_contexts(m, s, contexts)
+                    for k in range(experts):
+                        prefetch(slots, (k << (slot_bits + 4)) + ((contexts[k] & slot_mask) << 4))
                     fresh, nibble = True, -1
                     length_0 = length_class(stream[MATCH + MATCH_LENGTH])
                     length_1 = length_class(stream[MATCH + MATCH_COLUMNS + MATCH_LENGTH])
@@ -190,6 +193,15 @@ def code_tokens(
                         expected_1 = np.int64(m.history[place]) | 256
                 partial = np.int64(row[4])
                 last = stream[HISTORY] & 255
+                apm_0 = (last << 8 | partial) * APM_STEPS
+                apm_1 = hash_of(stream[HISTORY] & 0xFFFF, partial) & (APM_CONTEXTS - 1)
+                apm_1 = (APM_CONTEXTS + apm_1) * APM_STEPS
+                prefetch(apm, apm_0)
+                prefetch(apm, apm_0 + 16)
+                prefetch(apm, apm_0 + 32)
+                prefetch(apm, apm_1)
+                prefetch(apm, apm_1 + 16)
+                prefetch(apm, apm_1 + 32)
                 x[MATCHES], x[MATCHES + 1], x[ORDER_1], x[ORDER_1 + 1] = 0, 0, 0, 0
                 match_map_0, match_map_1 = -1, -1
                 if partial:
@@ -199,12 +211,13 @@ def code_tokens(
                     if (bit_number >> 2) != nibble:
                         nibble = bit_number >> 2
                         hits = 0
+                        if nibble == 1:
+                            for k in range(experts):
+                                contexts[k] = hash_of(contexts[k], partial >> (bit_number - 4))
+                            for k in range(experts):
+                                prefetch(slots, (k << (slot_bits + 4)) + ((contexts[k] & slot_mask) << 4))
                         for k in range(experts):
-                            h = (
-                                contexts[k]
-                                if nibble == 0
-                                else hash_of(contexts[k], partial >> (bit_number - 4))
-                            )
+                            h = contexts[k]
                             base = k << (slot_bits + 4)
                             slot[k] = find(slots, base, h, slot_mask, m.zeros, m.ones)
                             if (k < 4 or k == 7) and slots[slot[k] + 1] != 0:
@@ -290,9 +303,7 @@ def code_tokens(
                 scaled = max(0, min(6143, mixed + 3072))
                 step = scaled // APM_WIDTH
                 part = scaled - step * APM_WIDTH
-                refined_0 = (last << 8 | partial) * APM_STEPS + step
-                refined_1 = hash_of(stream[HISTORY] & 0xFFFF, partial) & (APM_CONTEXTS - 1)
-                refined_1 = (APM_CONTEXTS + refined_1) * APM_STEPS + step
+                refined_0, refined_1 = apm_0 + step, apm_1 + step
                 q = np.int64(apm[refined_0]) * (APM_WIDTH - part) + np.int64(apm[refined_0 + 1]) * part
                 q += np.int64(apm[refined_1]) * (APM_WIDTH - part) + np.int64(apm[refined_1 + 1]) * part
                 coded = (2 * chance + q // (APM_WIDTH * 64) + 2) >> 2
