@@ -53,25 +53,21 @@ def find(slots: Bytes, base: int, h: int, mask: int, zeros: Int32, ones: Int32) 
     """The slot of hash h in the table that begins at `base`: found, or taken from the least informed."""
     index = h & mask
     check = np.uint8((h >> CHECK_SHIFT) & 255)
-    first = base + index * SLOT
-    if slots[first] == check:
-        return first
-    second = base + (index ^ 1) * SLOT
-    if slots[second] == check:
-        return second
-    third = base + (index ^ 2) * SLOT
-    if slots[third] == check:
-        return third
-    a, b, c = slots[first + 1], slots[second + 1], slots[third + 1]
-    wa, wb, wc = zeros[a] + ones[a], zeros[b] + ones[b], zeros[c] + ones[c]
-    chosen = third
-    if wa <= wb and wa <= wc:
-        chosen = first
-    elif wb <= wc:
-        chosen = second
-    slots[chosen] = check
-    for i in range(1, SLOT):
-        slots[chosen + i] = 0
+    first = np.uint32(base + index * SLOT)
+    second = np.uint32(base + (index ^ 1) * SLOT)
+    third = np.uint32(base + (index ^ 2) * SLOT)
+    is_first, is_second, is_third = slots[first] == check, slots[second] == check, slots[third] == check
+    chosen = first if is_first else (second if is_second else third)
+    if not (is_first | is_second | is_third):
+        a, b, c = slots[first + np.uint32(1)], slots[second + np.uint32(1)], slots[third + np.uint32(1)]
+        wa, wb, wc = zeros[a] + ones[a], zeros[b] + ones[b], zeros[c] + ones[c]
+        if wa <= wb and wa <= wc:
+            chosen = first
+        elif wb <= wc:
+            chosen = second
+        slots[chosen] = check
+        for i in range(1, SLOT):
+            slots[chosen + np.uint32(i)] = 0
     return chosen
 
 
@@ -205,6 +201,30 @@ def push_byte(m: Mixing, s: int, byte: int) -> None:
 @inlined
 def length_class(length: int) -> int:
     return min(length if length < 16 else 16 + ((length - 16) >> 2), MATCH_LENGTHS - 1)
+
+
+@inlined
+def expect(m: Mixing, s: int) -> tuple[int, int, int, int]:
+    """Of both matches of stream s the classes of their lengths, then 256 + the bytes that they expect, or -1."""
+    stream, ring = m.streams[s], m.parameters[RING_BITS]
+    ring_mask = (1 << ring) - 1
+    length_0 = length_class(stream[MATCH + MATCH_LENGTH])
+    length_1 = length_class(stream[MATCH + MATCH_COLUMNS + MATCH_LENGTH])
+    expected_0, expected_1 = -1, -1
+    if length_0 > 0:
+        place = (stream[MATCH + MATCH_STREAM] << ring) + (stream[MATCH + MATCH_POSITION] & ring_mask)
+        expected_0 = np.int64(m.history[place]) | 256
+    if length_1 > 0:
+        at = MATCH + MATCH_COLUMNS
+        place = (stream[at + MATCH_STREAM] << ring) + (stream[at + MATCH_POSITION] & ring_mask)
+        expected_1 = np.int64(m.history[place]) | 256
+    return length_0, length_1, expected_0, expected_1
+
+
+@inlined
+def floor_log2(x: int) -> int:
+    """floor(log2(x)) for 1 <= x < 2^53: the exponent of x as a float64."""
+    return (np.float64(x).view(np.int64) >> 52) - 1023
 
 
 @compiled

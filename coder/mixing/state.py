@@ -15,7 +15,6 @@ from .prior import INPUTS, MAPS, Prior
 from .tables import log2_table, rate_table, squash_table, stretch_table
 from .tree import TokenTree
 
-INPUT_GROUP = 8  # inputs are padded to a multiple
 RATE, EXTRA_RATE, FINAL_RATE = 16, 100, 10
 FIRST_WEIGHT, MODEL_WEIGHT = 9175, 32768  # of experts, 0.14, and of all models together, 0.5
 SLOT_BITS = (10, 22)
@@ -72,7 +71,7 @@ class Shape:
     @property
     def inputs(self) -> int:
         used = k.FIRST_EXPERT + 2 * experts_of(self.level) + 2 * self.models
-        return -(-used // INPUT_GROUP) * INPUT_GROUP
+        return -(-used // k.INPUT_GROUP) * k.INPUT_GROUP
 
 
 def shape_for(length: int, level: int, streams: int, models: int, slot_bits: int | None = None) -> Shape:
@@ -160,7 +159,8 @@ def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.
         log2=log2_table(),
         rates=rate_table(),
         inputs=np.zeros(inputs, dtype=np.int32),
-        scratch=np.zeros((10, 32), dtype=np.int64),
+        scratch=np.zeros((5, 32), dtype=np.int64),
+        places=np.zeros((4, 32), dtype=np.uint32),
         token_weights=np.zeros((shape.models, blocks * BLOCK), dtype=np.uint32),
         token_sums=np.zeros((shape.models, blocks), dtype=np.int64),
     )
