@@ -85,12 +85,12 @@ def _fill_weights(row: Int32, weights: UInt32, sums: Int64) -> int:
 def _before(weights: UInt32, sums: Int64, token: int) -> int:
     """Sum of the weights of the tokens below `token`."""
     block = token // BLOCK
-    within = np.int32(token - block * BLOCK)
+    begin, within = np.uint64(block * BLOCK), np.int32(token - block * BLOCK)
     partial = np.uint32(0)
-    for v in range(BLOCK):
-        weight = weights[block * BLOCK + v]
+    for v in range(BLOCK):  # all of them, so that nothing is to be guessed
+        weight = weights[begin + np.uint64(v)]
         partial = np.uint32(partial + (weight if np.int32(v) < within else np.uint32(0)))
-    return sums[block] + np.int64(partial)
+    return sums[np.uint64(block)] + np.int64(partial)
 
 
 @compiled
@@ -145,6 +145,8 @@ def code_tokens(
             rate = p[RATE] + p[EXTRA_RATE] * RATE_BYTES // (RATE_BYTES + m.counts[BYTES])
             for k in range(models):
                 below[k], above[k] = 0, _fill_weights(logits[k, s, t], weights_of[k], sums_of[k])
+            later, after = (s + 1, t) if s + 1 < alive[t] else (0, min(t + 1, ids.shape[1] - 1))
+            fetched = 0
             while True:
                 # Arrive: at a node, or at the token.
                 row = tree.nodes[max(node, 0)]
@@ -158,9 +160,7 @@ def code_tokens(
                     depth += 1
                     fresh = False
                 if node < 0 or not fresh:
-                    whose = s
-                    if node < 0:
-                        whose = s + 1 if s + 1 < alive[t] else 0
+                    whose = s if node >= 0 else later
                     set_contexts(m, whose, contexts)
                     for k in range(experts):
                         prefetch(slots, (k << (slot_bits + 4)) + ((contexts[k] & slot_mask) << 4))
@@ -184,6 +184,12 @@ def code_tokens(
                 decided = True
 
                 # Ask.
+                if fetched < logits.shape[3]:
+                    for k in range(models):
+                        ahead = logits[k, later, after]
+                        for line in range(16):
+                            prefetch(ahead, fetched + 16 * line)
+                    fetched += 256
                 last = stream[HISTORY] & 255
                 apm_0 = (last << 8 | partial) * APM_STEPS
                 apm_1 = hash_of(stream[HISTORY] & 0xFFFF, partial) & (APM_CONTEXTS - 1)

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..compiled import inlined
 from .layout import INPUTS, SETS, WEIGHT_LIMIT, Mixing
+from .vectors import dot, step
 
 
 @inlined
@@ -15,11 +16,7 @@ def mix(m: Mixing, sets: int) -> int:
     x, vectors, odds = m.inputs, m.places[3], m.scratch[4]
     inputs = m.parameters[INPUTS]
     for i in range(sets):
-        weights = m.weights[vectors[i]]
-        dot = np.int64(0)
-        for j in range(inputs):
-            dot += np.int64(weights[j]) * np.int64(x[j])
-        odds[i] = max(-4095, min(4095, dot >> 16))
+        odds[i] = max(-4095, min(4095, dot(m.weights[vectors[i]], x, inputs) >> 16))
     total, final = np.int64(0), np.int64(vectors[0]) * SETS
     for i in range(SETS):
         total += odds[i] * np.int64(m.final[np.uint64(final + i)])
@@ -42,9 +39,5 @@ def learn_mix(
         m.final[at] = max(-WEIGHT_LIMIT, min(WEIGHT_LIMIT, changed))
     inputs = m.parameters[INPUTS]
     for i in range(sets):
-        step = np.int32((((bit << 16) - np.int64(m.squash[np.uint64(odds[i] + 4096)])) * rate) >> 8)
-        weights = m.weights[vectors[i]]
-        for j in range(inputs):
-            move = np.int32(np.int32(np.int32(x[j] * step) + np.int32(8192)) >> np.int32(14))
-            changed = np.int32(weights[j] + move)
-            weights[j] = max(np.int32(-WEIGHT_LIMIT), min(np.int32(WEIGHT_LIMIT), changed))
+        size = (((bit << 16) - np.int64(m.squash[np.uint64(odds[i] + 4096)])) * rate) >> 8
+        step(m.weights[vectors[i]], x, inputs, np.int32(size))

@@ -38,6 +38,7 @@ from .layout import (
     Mixing,
     Tree,
 )
+from .prefetch import prefetch
 
 
 @inlined
@@ -114,6 +115,11 @@ def push_byte(m: Mixing, s: int, byte: int) -> None:
     """Append a byte to stream s."""
     stream, p = m.streams[s], m.parameters
     before = stream[HISTORY]
+    history, match_mask = before << 8 | byte, (1 << p[MATCH_BITS]) - 1
+    entry_0 = hash_of(history & 0xFFFFFFFFFFFF, 20) & match_mask
+    entry_1 = (1 << p[MATCH_BITS]) + (hash_of(history, 21) & match_mask)
+    prefetch(m.matches, entry_0)
+    prefetch(m.matches, entry_1)
     m.followers[before & 255] = (m.followers[before & 255] << 8 | byte) & 0xFFFF
     pair = 256 + (before & 0xFFFF)
     m.followers[pair] = (m.followers[pair] << 8 | byte) & 0xFFFF
@@ -136,7 +142,6 @@ def push_byte(m: Mixing, s: int, byte: int) -> None:
         for i in range(RECORD_MAX):
             m.records[i] >>= 1
 
-    history = before << 8 | byte
     stream[HISTORY] = history
     position += 1
     stream[POSITION] = position
@@ -170,8 +175,7 @@ def push_byte(m: Mixing, s: int, byte: int) -> None:
             expected = np.int64(m.history[(source << ring) + (where & ring_mask)])
             length = min(length + 1, MAX_LENGTH) if expected == byte else 0
             stream[at + MATCH_POSITION] = where + 1
-        key = hash_of(history & 0xFFFFFFFFFFFF, 20) if which == 0 else hash_of(history, 21)
-        entry = (which << p[MATCH_BITS]) + (key & ((1 << p[MATCH_BITS]) - 1))
+        entry = entry_0 if which == 0 else entry_1
         if length == 0 and m.matches[entry] != 0:
             source, where = m.matches[entry] >> 40, m.matches[entry] & ((1 << 40) - 1)
             oldest = max(0, m.streams[source, POSITION] - (1 << ring))

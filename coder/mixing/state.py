@@ -17,6 +17,7 @@ from .tree import TokenTree
 
 RATE, EXTRA_RATE, FINAL_RATE = 16, 100, 10
 FIRST_WEIGHT, MODEL_WEIGHT = 9175, 32768  # of experts, 0.14, and of all models together, 0.5
+CACHE_LINE = 64
 SLOT_BITS = (10, 22)
 RING_BITS = (13, 28)
 RING_TOTAL_BITS = 28  # of all streams together
@@ -110,9 +111,9 @@ def default_prior() -> Prior:
 
 
 def _aligned_zeros(size: int) -> k.Bytes:
-    """Bytes that begin at a multiple of 64, where a line of the processor's caches begins too."""
-    room = np.zeros(size + 64, dtype=np.uint8)
-    begin = -room.ctypes.data % 64
+    """Bytes that begin where a line of the processor's caches does."""
+    room = np.zeros(size + CACHE_LINE, dtype=np.uint8)
+    begin = -room.ctypes.data % CACHE_LINE
     return room[begin : begin + size]
 
 
@@ -121,7 +122,7 @@ def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.
     experts, inputs = experts_of(shape.level), shape.inputs
     states, prior = histories(), prior or default_prior()
     used = k.FIRST_EXPERT + 2 * experts
-    weights = np.zeros((k.SET_STARTS[-1], inputs), dtype=np.int32)
+    weights = _aligned_zeros(4 * k.SET_STARTS[-1] * inputs).view(np.int32).reshape(-1, inputs)
     for number, (begin, end) in enumerate(pairwise(k.SET_STARTS)):
         weights[begin:end, :used] = prior.weights[number, :used]
         for model in range(shape.models):
