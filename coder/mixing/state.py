@@ -1,10 +1,13 @@
 """What a segment's mixer begins with."""
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import LaconicError
 from ..kernels import BLOCK
@@ -110,11 +113,12 @@ def default_prior() -> Prior:
     return Prior(weights, np.tile(chance, (MAPS, 1)).astype(np.uint16), matches.astype(np.int32), rates)
 
 
-def _aligned_zeros(size: int) -> k.Bytes:
-    """Bytes that begin where a line of the processor's caches does."""
+def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """An array that begins where a line of the processor's caches does: vectors and slots lie in one each."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     room = np.zeros(size + CACHE_LINE, dtype=np.uint8)
     begin = -room.ctypes.data % CACHE_LINE
-    return room[begin : begin + size]
+    return room[begin : begin + size].view(dtype).reshape(shape)
 
 
 def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.Mixing:
@@ -122,7 +126,7 @@ def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.
     experts, inputs = experts_of(shape.level), shape.inputs
     states, prior = histories(), prior or default_prior()
     used = k.FIRST_EXPERT + 2 * experts
-    weights = _aligned_zeros(4 * k.SET_STARTS[-1] * inputs).view(np.int32).reshape(-1, inputs)
+    weights = _zeros((k.SET_STARTS[-1], inputs), np.int32)
     for number, (begin, end) in enumerate(pairwise(k.SET_STARTS)):
         weights[begin:end, :used] = prior.weights[number, :used]
         for model in range(shape.models):
@@ -136,7 +140,7 @@ def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.
     blocks = vocab_size // BLOCK + 1
     parameters = [experts, inputs, shape.slot_bits, shape.ring_bits, shape.match_bits]
     return k.Mixing(
-        slots=_aligned_zeros(experts << (shape.slot_bits + 4)),
+        slots=_zeros((experts << (shape.slot_bits + 4),), np.uint8),
         order_1=np.zeros(1 << 16, dtype=np.uint8),
         ends=np.zeros(k.ENDS, dtype=np.uint8),
         maps=maps,
@@ -159,9 +163,9 @@ def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.
         stretch=stretch_table(),
         log2=log2_table(),
         rates=rate_table(),
-        inputs=np.zeros(inputs, dtype=np.int32),
-        scratch=np.zeros((5, 32), dtype=np.int64),
-        places=np.zeros((4, 32), dtype=np.uint32),
-        token_weights=np.zeros((shape.models, blocks * BLOCK), dtype=np.uint32),
-        token_sums=np.zeros((shape.models, blocks), dtype=np.int64),
+        inputs=_zeros((inputs,), np.int32),
+        scratch=_zeros((5, 32), np.int64),
+        places=_zeros((4, 32), np.uint32),
+        token_weights=_zeros((shape.models, blocks * BLOCK), np.uint32),
+        token_sums=_zeros((shape.models, blocks), np.int64),
     )
