@@ -25,7 +25,7 @@ from .pastkernels import hash_of
 def ask_experts(
     m: Mixing, partial: int, bit_number: int, last: int, match_map_0: int, match_map_1: int
 ) -> None:
-    """The inputs of a bit of a byte: of the slots that were found, order 1 and the matches (-1: it is silent)."""
+    """The inputs of a bit of a byte: of the slots that were found, order 1, matches (-1: it is silent)."""
     x, experts, slots, maps, stretch = m.inputs, m.parameters[EXPERTS], m.slots, m.maps, m.stretch
     slot, used, where = m.places[0], m.places[1], m.places[2]
     offset = partial

@@ -1,7 +1,11 @@
 """The mixer compiled: tokens to bytes and back, one core, no Python objects.
 
 `reference.py` says the same in plain Python, and the tests hold this file to it byte by byte; docs/mixing.md
-specifies it. Everything is int64 with wrapping products, so that nothing turns into floats.
+specifies it. Everything is int64 with wrapping products, so that nothing turns into floats. An index without
+sign is not asked whether it counts from the end.
+
+Much of the time goes to waiting for memory. So what is read next is fetched early: a decision is learned
+from only after the bytes that it completed are appended and the slots of the next one are on their way.
 
 Dimensions: S streams, T steps, V tokens, M models, E experts, I inputs of the mixer.
 """
@@ -15,6 +19,7 @@ import numpy.typing as npt
 from ..compiled import compiled, inlined
 from ..kernels import BLOCK, token_weight
 from .askkernels import ask_ends, ask_experts, learn_maps
+from .instructions import prefetch
 from .layout import (
     APM_CONTEXTS,
     APM_STEPS,
@@ -27,6 +32,7 @@ from .layout import (
     FIRST_EXPERT,
     HISTORY,
     LINE,
+    LINE_INTS,
     MATCH_LENGTHS,
     POSITION,
     RATE,
@@ -46,14 +52,15 @@ from .layout import (
     UInt32,
 )
 from .mixkernels import learn_mix, mix
-from .pastkernels import expect, find, floor_log2, goes_on, hash_of, push_byte, set_contexts
-from .prefetch import prefetch
+from .pastkernels import expect, fetch_slots, find, floor_log2, goes_on, hash_of, push_byte, set_contexts
+
+FETCHED_LINES = 16  # of each model's next predictions, a decision
 
 
 @inlined
 def _log2(table: npt.NDArray[np.int16], x: int) -> int:
     """log2 of 1 <= x < 2^53 in units of 2^-10, by the eleven highest bits: those of x as a float64."""
-    exact = np.float64(x).view(np.int64) >> 42
+    exact = np.float64(x).view(np.int64) >> 42  # exponent and ten bits of the fraction
     return ((exact >> 10) - 1023) << 10 | np.int64(table[np.uint64(exact & 1023)])
 
 
@@ -122,7 +129,7 @@ def code_tokens(
     weights_of, sums_of = m.token_weights, m.token_sums
     below, middles, above = m.scratch[1], m.scratch[2], m.scratch[3]
     contexts, odds = m.scratch[0], m.scratch[4]
-    slot, used, where, vectors = m.places[0], m.places[1], m.places[2], m.places[3]
+    slot, vectors = m.places[0], m.places[3]
     x = m.inputs
     first_model = FIRST_EXPERT + 2 * experts
     sets = SETS if models else SETS - 1
@@ -131,24 +138,24 @@ def code_tokens(
     slots, apm = m.slots, m.apm
     x[BIAS] = 256
     odds[SETS - 1] = 0
+    # Of the stream whose token comes next; each token's end does it for the one after.
     set_contexts(m, 0, contexts)
     length_0, length_1, expected_0, expected_1 = expect(m, 0)
-    hits, bit, rate, chance, error, partial, match_map_0, match_map_1 = 0, 0, 0, 0, 0, 0, -1, -1
-    moved_0, moved_1 = 0, 0
-    decided = False
+    # Of the decision before, as long as nothing was learned from it.
+    bit, rate, error, partial, moved_0, moved_1, match_map_0, match_map_1 = 0, 0, 0, 0, 0, 0, -1, -1
+    hits = 0
 
     for t in range(ids.shape[1]):
         for s in range(alive[t]):
             stream = m.streams[s]
             token = np.int64(ids[s, t])
-            node, depth, nibble, fresh, decided = 0, 0, -1, True, False
+            later, after = (s + 1, t) if s + 1 < alive[t] else (0, min(t + 1, ids.shape[1] - 1))
+            node, depth, nibble, fetched, fresh, decided = 0, 0, -1, 0, True, False
             rate = p[RATE] + p[EXTRA_RATE] * RATE_BYTES // (RATE_BYTES + m.counts[BYTES])
             for k in range(models):
                 below[k], above[k] = 0, _fill_weights(logits[k, s, t], weights_of[k], sums_of[k])
-            later, after = (s + 1, t) if s + 1 < alive[t] else (0, min(t + 1, ids.shape[1] - 1))
-            fetched = 0
             while True:
-                # Arrive: at a node, or at the token.
+                # Arrive: at a node, or at the token (then contexts are those of the next stream).
                 row = tree.nodes[max(node, 0)]
                 first, known = np.int64(row[0]), np.int64(row[3])
                 if node < 0:
@@ -162,8 +169,7 @@ def code_tokens(
                 if node < 0 or not fresh:
                     whose = s if node >= 0 else later
                     set_contexts(m, whose, contexts)
-                    for k in range(experts):
-                        prefetch(slots, (k << (slot_bits + 4)) + ((contexts[k] & slot_mask) << 4))
+                    fetch_slots(m, contexts)
                     length_0, length_1, expected_0, expected_1 = expect(m, whose)
                     fresh, nibble = True, -1
                 partial_before, partial = partial, np.int64(row[4])
@@ -172,34 +178,32 @@ def code_tokens(
                 if node >= 0 and half == 1 and nibble != 1:
                     for k in range(experts):
                         contexts[k] = hash_of(contexts[k], partial >> (bit_number - 4))
-                    for k in range(experts):
-                        prefetch(slots, (k << (slot_bits + 4)) + ((contexts[k] & slot_mask) << 4))
+                    fetch_slots(m, contexts)
 
-                # Learn from the decision before.
+                # Learn from the decision before: nothing that it reads has changed meanwhile.
                 if decided:
-                    learn_mix(m, bit, rate, error, partial_before, moved_0, moved_1, sets)
+                    learn_mix(m, sets, bit, rate, error, moved_0, moved_1)
                     learn_maps(m, bit, partial_before, match_map_0, match_map_1)
                 if node < 0:
                     break
                 decided = True
 
-                # Ask.
+                # Fetch what comes later: predictions of the next token, a part a decision, and refinements.
                 if fetched < logits.shape[3]:
                     for k in range(models):
                         ahead = logits[k, later, after]
-                        for line in range(16):
-                            prefetch(ahead, fetched + 16 * line)
-                    fetched += 256
+                        for line in range(FETCHED_LINES):
+                            prefetch(ahead, fetched + line * LINE_INTS)
+                    fetched += FETCHED_LINES * LINE_INTS
                 last = stream[HISTORY] & 255
                 apm_0 = (last << 8 | partial) * APM_STEPS
                 apm_1 = hash_of(stream[HISTORY] & 0xFFFF, partial) & (APM_CONTEXTS - 1)
                 apm_1 = (APM_CONTEXTS + apm_1) * APM_STEPS
-                prefetch(apm, apm_0)
-                prefetch(apm, apm_0 + 16)
-                prefetch(apm, apm_0 + 32)
-                prefetch(apm, apm_1)
-                prefetch(apm, apm_1 + 16)
-                prefetch(apm, apm_1 + 32)
+                for line in range(0, APM_STEPS, LINE_INTS):
+                    prefetch(apm, apm_0 + line)
+                    prefetch(apm, apm_1 + line)
+
+                # Ask.
                 believed = 0
                 for k in range(models):
                     middle = _before(weights_of[k], sums_of[k], np.int64(row[1]))

@@ -24,6 +24,7 @@ INPUT_GROUP = 16  # inputs are padded to a multiple: the kernel takes so many at
 SETS = 6
 SET_STARTS = (0, 256, 544, 1312, 3376, 5440, 5584)  # and their end
 
+LINE_BYTES, LINE_INTS = 64, 16  # of a line of the processor's caches
 SLOT = 16  # bytes of a slot: a check and 15 histories
 CHECK_SHIFT = 40
 ENDS = 1 << 16  # histories of token ends

@@ -6,8 +6,8 @@
 import numpy as np
 
 from ..compiled import inlined
+from .instructions import dot, step
 from .layout import INPUTS, SETS, WEIGHT_LIMIT, Mixing
-from .vectors import dot, step
 
 
 @inlined
@@ -24,10 +24,8 @@ def mix(m: Mixing, sets: int) -> int:
 
 
 @inlined
-def learn_mix(
-    m: Mixing, bit: int, rate: int, error: int, partial: int, moved_0: int, moved_1: int, sets: int
-) -> None:
-    """Move refinements, the weights of the sets and those of the inputs towards the bit."""
+def learn_mix(m: Mixing, sets: int, bit: int, rate: int, error: int, moved_0: int, moved_1: int) -> None:
+    """Move two refinements, the weights of the sets and those of the inputs towards the bit."""
     x, vectors, odds, apm = m.inputs, m.places[3], m.scratch[4], m.apm
     target = 65535 * 64 * bit
     for at in (np.uint64(moved_0), np.uint64(moved_1)):

@@ -6,9 +6,11 @@
 import numpy as np
 
 from ..compiled import compiled, inlined
+from .instructions import prefetch
 from .layout import (
     BYTES,
     CHECK_SHIFT,
+    EXPERTS,
     FIELD,
     HISTORY,
     LEAST_MATCH,
@@ -29,6 +31,7 @@ from .layout import (
     SEVEN_RUNS,
     SHAPE,
     SLOT,
+    SLOT_BITS,
     VERIFIED,
     WORD,
     WORD_BEFORE,
@@ -38,7 +41,6 @@ from .layout import (
     Mixing,
     Tree,
 )
-from .prefetch import prefetch
 
 
 @inlined
@@ -108,6 +110,14 @@ def set_contexts(m: Mixing, s: int, contexts: Int64) -> None:
     contexts[15] = hash_of(h & 0xF0F0F0FF, 16)
     contexts[16] = hash_of(record << 16 | once << 8 | last, 17)
     contexts[17] = hash_of(h, 18)
+
+
+@inlined
+def fetch_slots(m: Mixing, contexts: Int64) -> None:
+    """Have the slots of `contexts` fetched; the three that `find` looks at are in one line."""
+    slot_bits = m.parameters[SLOT_BITS]
+    for k in range(m.parameters[EXPERTS]):
+        prefetch(m.slots, ((k << slot_bits) + (contexts[k] & ((1 << slot_bits) - 1))) * SLOT)
 
 
 @inlined
@@ -209,7 +219,7 @@ def length_class(length: int) -> int:
 
 @inlined
 def expect(m: Mixing, s: int) -> tuple[int, int, int, int]:
-    """Of both matches of stream s the classes of their lengths, then 256 + the bytes that they expect, or -1."""
+    """Of both matches of stream s: classes of length, then 256 + the bytes that they expect, or -1."""
     stream, ring = m.streams[s], m.parameters[RING_BITS]
     ring_mask = (1 << ring) - 1
     length_0 = length_class(stream[MATCH + MATCH_LENGTH])

@@ -20,7 +20,6 @@ from .tree import TokenTree
 
 RATE, EXTRA_RATE, FINAL_RATE = 16, 100, 10
 FIRST_WEIGHT, MODEL_WEIGHT = 9175, 32768  # of experts, 0.14, and of all models together, 0.5
-CACHE_LINE = 64
 SLOT_BITS = (10, 22)
 RING_BITS = (13, 28)
 RING_TOTAL_BITS = 28  # of all streams together
@@ -116,8 +115,8 @@ def default_prior() -> Prior:
 def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
     """An array that begins where a line of the processor's caches does: vectors and slots lie in one each."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    room = np.zeros(size + CACHE_LINE, dtype=np.uint8)
-    begin = -room.ctypes.data % CACHE_LINE
+    room = np.zeros(size + k.LINE_BYTES, dtype=np.uint8)
+    begin = -room.ctypes.data % k.LINE_BYTES
     return room[begin : begin + size].view(dtype).reshape(shape)
 
 
