@@ -136,7 +136,7 @@ def test_a_model_that_helps_makes_the_experts_alone_unnecessary(model, monkeypat
         coding, "encode_experts", lambda data, *more: asked.append(len(data)) or encode_experts(data, *more)
     )
     segment = encode_segment(data, model, level=2)
-    assert (segment.method, segment.streams) == (MIXED, 15)
+    assert (segment.method, segment.streams) == (MIXED, 1)
     assert set(asked) == {SAMPLE}
     assert decode_segment(segment, model) == data
 
@@ -158,16 +158,16 @@ def test_a_model_that_helps_makes_the_experts_alone_unnecessary(model, monkeypat
 def test_a_larger_sample_settles_what_the_first_leaves_open(length, ratios, helps, model, monkeypatch):
     """Long segments only: what it costs is little beside both methods in full."""
     asked, promised = [], iter(ratios)
-    monkeypatch.setattr(codec, "_expected_ratio", lambda *what: asked.append(what[-1]) or next(promised))
-    assert codec._model_helps(bytes(length), model, 6, None) is helps
+    monkeypatch.setattr(codec, "_expected_ratio", lambda *what: asked.append(what[3]) or next(promised))
+    assert codec._model_helps(bytes(length), model, 6, None, None) is helps
     assert asked == [codec.SAMPLE, codec.LARGER][: len(ratios)]
-    assert codec._model_helps(bytes(length), model, 6, 4) is None
+    assert codec._model_helps(bytes(length), model, 6, 4, None) is None
 
 
 def test_what_a_sample_promises(model):
     good, bad = predictable(2 * SAMPLE), np.random.default_rng(0).bytes(5 * SAMPLE).hex().encode()
-    assert 0.1 < codec._expected_ratio(good, model, 2, SAMPLE) < 0.85
-    assert codec._expected_ratio(bad, model, 2, SAMPLE) > 1
+    assert 0.1 < codec._expected_ratio(good, model, 2, SAMPLE, None) < 0.85
+    assert codec._expected_ratio(bad, model, 2, SAMPLE, None) > 1
 
 
 def test_progress_never_goes_back(model, monkeypatch):
