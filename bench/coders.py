@@ -23,6 +23,7 @@ class Replay:
     """An engine that hands out logits computed before, piece after piece, int32 [S, T, V] each."""
 
     name = "replay"
+    kernel = "none"
 
     def __init__(self, pieces: list[Logits]) -> None:
         self.pieces = pieces

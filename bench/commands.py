@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from ..coder.commands.shared import Once, count
+from ..coder.engine import ENGINES
 from ..coder.errors import LaconicError
 from ..coder.mixing.experts import DEFAULT_LEVEL
 from .measure import Sample, measure, read_samples
@@ -84,7 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure how fast the whole codec is on all cores, and engine and coders alone beside the "
         "machine's peaks, on a sample of the files put end to end; speeds of peers are in the comparison",
     )
-    parser.add_argument("--engine", metavar="E", help="with --speed: numba, torch or numpy (default: numba)")
+    parser.add_argument(
+        "--engine", metavar="E", help=f"with --speed: {', '.join(ENGINES)} (default: {ENGINES[0]})"
+    )
     parser.add_argument(
         "--streams",
         type=count,

@@ -22,7 +22,7 @@ class Work:
 
     Attributes:
         cache_bytes_per_token: of keys and values that are read.
-        kernel: what the engine's products are made of, in its own words; its name where it has none.
+        kernel: what the engine's products are made of, in its own words.
         step: where the engine tells.
     """
 
@@ -182,7 +182,8 @@ class Speed:
         ]
         return [
             *lines,
-            f"engine       {work.engine}" + (f", by {work.kernel}" if work.kernel != work.engine else ""),
+            f"engine       {work.engine}",
+            f"kernel       {work.kernel}",
             *([f"decoding     {'; '.join(decoding)}, alone, on one core"] if decoding else []),
             f"work         {work.macs_per_token / work.bytes_per_token / 1e6:.3f} M multiply-accumulates "
             f"a byte, {work.macs_per_token / 1e6:.3f} M a token of {work.bytes_per_token:.2f} bytes; "

@@ -28,9 +28,17 @@ def test_bytes():
 
 def test_names():
     assert laconic.__version__
-    assert sorted(laconic.__all__) == ["LaconicError", "compress", "decompress", "open"]
+    assert sorted(laconic.__all__) == ["Compressor", "LaconicError", "compress", "decompress", "open"]
     with pytest.raises(AttributeError):
         laconic.nonsense  # noqa: B018
+
+
+def test_records():
+    records = [predictable(100 + i, seed=i) for i in range(20)]
+    compressor = laconic.Compressor()
+    blobs = compressor.compress_many(records)
+    assert sum(map(len, blobs)) < sum(map(len, records))
+    assert compressor.decompress_many(blobs) == records
 
 
 @pytest.mark.parametrize("name", ["default", "none", None])
