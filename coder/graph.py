@@ -92,6 +92,10 @@ class FrozenConfig:
         ffn = self.d_model * self.ffn_dim * (3 if self.ffn == "reglu" else 2)
         return self.num_layers * (attention + ffn) + self.d_model * self.vocab_size
 
+    def cache_bytes_per_token(self) -> int:
+        """Bytes of int8 keys and values, of a full window, that are read to decode one token."""
+        return self.num_layers * self.window * 2 * self.num_kv_heads * self.head_dim
+
 
 @dataclass(frozen=True)
 class TensorSpec:
