@@ -26,7 +26,7 @@ CODERS = ["coder of level 1", "mixer of level 2", "mixer of level 9"]
 def small(monkeypatch):
     monkeypatch.setattr(machine, "GEMM_SIZE", 16)
     monkeypatch.setattr(timing, "REPETITIONS", 1)
-    monkeypatch.setattr(speed, "compile_kernels", lambda: None)
+    monkeypatch.setattr(speed, "compile_kernels", lambda model: None)
     for module in ("bench.speed", "bench.whole", "bench.machine"):
         monkeypatch.setattr(f"laconic.{module}.cores", lambda: 2)
 
