@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def laconic_codec(model: str, level: int, name: str) -> Codec:
     """laconic with a checkpoint, by name, path or id; "none" is laconic without a model.
 
-    The engine is made ready on first use.
+    The engine is made ready on first use. Segments are worked on one at a time, as the peers do.
 
     Args:
         name: the heading of its column.
@@ -31,8 +31,8 @@ def laconic_codec(model: str, level: int, name: str) -> Codec:
     return Codec(
         name,
         f"laconic {__version__}",
-        lambda data: compress(data, opened(), level=level),
-        lambda blob: decompress(blob, opened()),
+        lambda data: compress(data, opened(), level=level, threads=1),
+        lambda blob: decompress(blob, opened(), threads=1),
         bytes_by_method,
         compile_kernels,
         level=level,

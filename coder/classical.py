@@ -4,10 +4,20 @@ import lzma
 from typing import Any
 
 from .container import DamageError
+from .report import Report
+
+PIECE = 1 << 16  # bytes given to the encoder between two reports
 
 
-def encode_lzma(data: bytes) -> bytes:
-    return lzma.compress(data, lzma.FORMAT_RAW, filters=_filters(len(data)))
+def encode_lzma(data: bytes, report: Report | None = None) -> bytes:
+    """`report` is told now and then that nothing is done yet: LZMA is the first of several methods."""
+    encoder = lzma.LZMACompressor(lzma.FORMAT_RAW, filters=_filters(len(data)))
+    pieces: list[bytes] = []
+    for begin in range(0, len(data), PIECE):
+        if report is not None:
+            report(0.0)
+        pieces.append(encoder.compress(data[begin : begin + PIECE]))
+    return b"".join([*pieces, encoder.flush()])
 
 
 def _filters(original_length: int) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar, cast
 
 import numba.core.config
@@ -20,6 +21,7 @@ from numba import njit
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _KEPT = 4  # folders of other versions that stay
+_LOCK = Lock()  # threads may be the first to import kernels
 
 
 def cache_root() -> Path:
@@ -96,15 +98,20 @@ def inlined(function: _Function) -> _Function:
 
 
 def _compile(function: _Function, **options: bool) -> _Function:
-    folder, always = _cache_folder(), {"nogil": True, "_nrt": False, **options}
+    with _LOCK:
+        return _compile_alone(function, {"nogil": True, "_nrt": False, **options})
+
+
+def _compile_alone(function: _Function, options: dict[str, bool]) -> _Function:
+    folder = _cache_folder()
     config: Any = numba.core.config
     compiler: Any = njit
     before: str = config.CACHE_DIR
     config.CACHE_DIR = folder or before
     try:
-        kernel = compiler(cache=folder is not None, **always)(function)
+        kernel = compiler(cache=folder is not None, **options)(function)
     except RuntimeError:  # numba found no place after all
-        kernel, folder = compiler(**always)(function), None
+        kernel, folder = compiler(**options)(function), None
     finally:
         config.CACHE_DIR = before
     if folder is not None:

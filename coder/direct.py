@@ -1,14 +1,32 @@
 """Method MODEL: the engine's prediction alone, each token an interval of the range coder."""
 
+from typing import TYPE_CHECKING, Any, cast
+
 import numpy as np
 import numpy.typing as npt
 
 from . import kernels
 from .container import MODEL, DamageError, Segment
 from .limits import PREDICTION_BYTES, check_memory
-from .lockstep import IdArray, chunk_steps, fed_before, in_lockstep, num_streams, stream_starts
+from .lockstep import (
+    REPORTED_STEPS,
+    IdArray,
+    chunk_steps,
+    end_to_end,
+    fed_before,
+    in_lockstep,
+    num_streams,
+    steps_alive,
+)
 from .model import Model
 from .report import Report
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .engines.numba_engine import NumbaEngine
+
+Int64 = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
 
 DEFAULT_STREAMS = 64  # a model loses next to nothing by them
 PLACES, WARM_UP, COUNTED = 16, 64, 64  # of a sample: places, and tokens before and within what is counted
@@ -61,22 +79,44 @@ def decode_direct(segment: Segment, model: Model, memory: int, report: Report | 
     """Raises DamageError for a payload that no encoder writes, LaconicError for too much memory."""
     engine, streams = model.engine, segment.streams
     check_memory(streams * engine.vocab_size * PREDICTION_BYTES + 4 * segment.tokens, memory)
-    starts = stream_starts(segment.tokens, streams)
-    steps = -(-segment.tokens // streams)
-    ids: npt.NDArray[np.int32] = np.zeros(segment.tokens, dtype=np.int32)
-    data = np.frombuffer(segment.payload, dtype=np.uint8)
+    alive = steps_alive(segment.tokens, streams)
+    data, ids = (
+        np.frombuffer(segment.payload, dtype=np.uint8),
+        np.zeros((streams, len(alive)), dtype=np.int32),
+    )
     state, coder = engine.start(streams), kernels.decoder_state(data)
-    fed = np.full(streams, engine.vocab_size, dtype=np.int32)
-    for step in range(steps):
-        alive = min(streams, segment.tokens - streams * step)
-        logits = np.ascontiguousarray(engine.advance(state, fed[:, None])[:alive, 0])
-        if not kernels.decode_tokens(logits, data, coder, fed):
-            raise DamageError("the coded data of a segment ends too early: get the file again")
-        ids[starts[:alive] + step] = fed[:alive]
-        if report is not None and step % 64 == 0:
-            report(step / steps)
+    fed = np.full((streams, 1), engine.vocab_size, dtype=np.int32)
+    for begin in range(0, len(alive), REPORTED_STEPS):
+        end = min(begin + REPORTED_STEPS, len(alive))
+        check_enough(_decode_steps(engine, state, coder, data, fed, alive, ids, begin, end))
+        if report is not None:
+            report(end / len(alive))
     check_end(coder, data)
-    return model.restore(ids, segment.original_length)
+    return model.restore(end_to_end(ids, segment.tokens), segment.original_length)
+
+
+def _decode_steps(
+    engine: "Engine", state: Any, coder: Int64, data: Bytes, fed: IdArray, alive: IdArray, ids: IdArray,
+    begin: int, end: int,
+) -> bool:  # fmt: skip
+    """Decode the steps from `begin` to `end` into ids [S, T]; False where the data ended before."""
+    if engine.name == "numba":
+        from . import fused
+
+        numba = cast("NumbaEngine", engine)
+        return fused.decode_direct(numba, state, coder, data, fed, alive, ids, begin, end)
+    for step in range(begin, end):
+        logits = np.ascontiguousarray(engine.advance(state, fed)[: alive[step], 0])
+        if not kernels.decode_tokens(logits, data, coder, fed[:, 0]):
+            return False
+        ids[:, step] = fed[:, 0]
+    return True
+
+
+def check_enough(sound: bool) -> None:
+    """Raises DamageError where a decoder needed more bytes than there were."""
+    if not sound:
+        raise DamageError("the coded data of a segment ends too early: get the file again")
 
 
 def check_end(coder: npt.NDArray[np.int64], data: npt.NDArray[np.uint8]) -> None:

@@ -8,13 +8,14 @@ from .checkpoint import FrozenCheckpoint
 from .errors import LaconicError
 from .fixedpoint import Array
 
-ENGINES = ("torch", "numpy")  # the fastest first
+ENGINES = ("numba", "torch", "cuda", "numpy")  # numba first: it is the default
 
 
 class Engine(Protocol):
     """Every engine gives the same integers, whatever the batch, the chunking and the threads."""
 
     name: str
+    kernel: str  # what multiplies, in words
     vocab_size: int
 
     def start(self, num_streams: int) -> Any:
@@ -31,23 +32,34 @@ class Engine(Protocol):
 
 
 def load_engine(checkpoint: FrozenCheckpoint, name: str | None = None, threads: int | None = None) -> Engine:
-    """The engine called `name`, or the fastest that is installed.
+    """The engine called `name`, or the fastest.
+
+    Args:
+        threads: that engine torch may use; the others use one.
 
     Raises:
-        LaconicError: an engine that does not exist, or whose library is missing.
+        LaconicError: an engine that does not exist, or whose library or GPU is missing.
     """
-    if name is not None and name not in ENGINES:
+    name = name or ENGINES[0]
+    if name == "numba":
+        from .engines.numba_engine import NumbaEngine
+
+        return NumbaEngine(checkpoint)
+    if name == "numpy":
+        from .reference import NumpyEngine
+
+        return NumpyEngine(checkpoint)
+    if name not in ENGINES:
         raise LaconicError(f"there is no engine {name!r}: choose one of {', '.join(ENGINES)}")
-    has_torch = importlib.util.find_spec("torch") is not None
-    if name == "torch" and not has_torch:
-        raise LaconicError("engine torch needs torch: pip install 'laconic[train]', or choose --engine numpy")
-    if name == "torch" or (name is None and has_torch):
-        # Waiting threads that spin slow two busy processes on two cores down severalfold. OpenMP reads this
-        # when torch is first imported.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from .torch_engine import TorchEngine
+    if importlib.util.find_spec("torch") is None:
+        raise LaconicError(f"engine {name} needs torch: pip install 'laconic[train]', or leave --engine out")
+    # Waiting threads that spin slow two busy processes on two cores down severalfold. OpenMP reads this when
+    # torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if name == "cuda":
+        from .cuda_engine import CudaEngine
 
-        return TorchEngine(checkpoint, threads)
-    from .reference import NumpyEngine
+        return CudaEngine(checkpoint)
+    from .torch_engine import TorchEngine
 
-    return NumpyEngine(checkpoint)
+    return TorchEngine(checkpoint, threads)

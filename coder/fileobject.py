@@ -3,17 +3,19 @@
 import io
 import os
 from bisect import bisect_right
+from functools import partial
 from types import TracebackType
 from typing import IO, Any, BinaryIO, cast
 
 from . import registry
 from .access import read_layout, read_stored
 from .codec import check_level, encode_segment
-from .container import Writer, restore
+from .container import Segment, Writer, restore
 from .errors import LaconicError
 from .files import SEGMENT_SIZE, Name, Names, PendingFile, check_sizes, extra_model, open_model
 from .mixing.experts import DEFAULT_LEVEL
 from .model import Model
+from .parallel import Check, Lanes, check_threads
 
 
 class LacReader(io.RawIOBase):
@@ -76,16 +78,20 @@ class LacWriter(io.BufferedIOBase):
     """
 
     def __init__(
-        self, pending: PendingFile, model: Model | None, streams: int | None, segment_size: int, level: int
+        self,
+        pending: PendingFile,
+        model: Model | None,
+        streams: int | None,
+        segment_size: int,
+        level: int,
+        threads: int,
     ) -> None:
         self.name = os.fspath(pending.path)
         self._pending = pending
-        self._model = model
-        self._streams = streams
         self._segment_size = segment_size
-        self._level = level
         self._buffer = bytearray()
         self._writer = Writer(pending.file, None if model is None else model.prefixes)
+        self._lanes = Lanes(partial(_encode, model, streams, level), threads)
         self._failed = False
 
     def writable(self) -> bool:
@@ -97,14 +103,17 @@ class LacWriter(io.BufferedIOBase):
         view = memoryview(data).cast("B")
         self._buffer += view
         while len(self._buffer) >= self._segment_size:
-            self._encode(self._segment_size)
+            self._cut(self._segment_size)
         return len(view)
 
-    def _encode(self, length: int) -> None:
+    def _cut(self, length: int) -> None:
+        """Have a segment encoded, and write what is finished in its turn."""
         data = bytes(self._buffer[:length])
         del self._buffer[:length]
         try:
-            self._writer.add(encode_segment(data, self._model, self._streams, level=self._level), data)
+            self._lanes.put(data)
+            while self._lanes.full:
+                self._writer.add(*self._lanes.take())
         except BaseException:
             self._failed = True  # a later close must not publish what is incomplete
             raise
@@ -115,10 +124,13 @@ class LacWriter(io.BufferedIOBase):
         try:
             if not self._failed:
                 if self._buffer:
-                    self._encode(len(self._buffer))
+                    self._cut(len(self._buffer))
+                while self._lanes:
+                    self._writer.add(*self._lanes.take())
                 self._writer.finish()
                 self._pending.commit()
         finally:
+            self._lanes.close()
             self._pending.discard()
             super().close()
 
@@ -136,8 +148,14 @@ class LacWriter(io.BufferedIOBase):
             self.abort()
 
     def __del__(self) -> None:
-        if hasattr(self, "_writer"):
+        if hasattr(self, "_lanes"):
             self.abort()
+
+
+def _encode(
+    model: Model | None, streams: int | None, level: int, data: bytes, check: Check
+) -> tuple[Segment, bytes]:
+    return encode_segment(data, model, streams, lambda part: check(), level), data
 
 
 class _TextWriter(io.TextIOWrapper):
@@ -179,7 +197,8 @@ def open_file(
     Args:
         mode: "rb", "wb" or "xb", or with "t" for text; "r", "w" and "x" mean bytes. "x" fails on what exists.
         model: to write, the checkpoint to use ("none": no model); to read, one more place to look.
-        level, engine, threads, streams, segment_size: as for `compress`.
+        level, engine, threads, streams, segment_size: as for `compress`; what is read is decoded one segment
+            at a time.
         memory: as for `decompress`.
         encoding, errors, newline: of text, as for the built-in open.
 
@@ -209,7 +228,8 @@ def open_file(
             raise
         return io.TextIOWrapper(reader, encoding, errors, newline) if text else reader
     check_sizes(streams, segment_size)
+    lanes = check_threads(threads)
     loaded = open_model(model, engine, threads)
     check_level(level, loaded)
-    writer = LacWriter(PendingFile(path, force=kind == "w"), loaded, streams, segment_size, level)
+    writer = LacWriter(PendingFile(path, force=kind == "w"), loaded, streams, segment_size, level, lanes)
     return cast(IO[Any], _TextWriter(writer, encoding, errors, newline) if text else writer)

@@ -13,7 +13,6 @@ from .compiled import compiled, inlined
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
-UInt32 = npt.NDArray[np.uint32]
 Bytes = npt.NDArray[np.uint8]
 
 TAIL = 7
@@ -44,29 +43,34 @@ def token_weight(logit: int, top: int) -> np.uint32:
 
 
 @compiled
+def _block_sum(block: Int32, top: int) -> np.int64:
+    """Sum of the weights of BLOCK logits; a loop of constant length is what vectorises fully."""
+    partial = np.uint32(0)
+    for v in range(BLOCK):
+        partial = np.uint32(partial + token_weight(block[v], top))
+    return np.int64(partial)
+
+
+@compiled
 def _sum_weights(row: Int32, begin: int, end: int, top: int) -> np.int64:
     """Sum of the weights of the symbols begin <= v < end."""
-    total = np.int64(0)
-    for block in range(begin, end, BLOCK):
-        partial = np.uint32(0)
-        for v in range(block, min(block + BLOCK, end)):
-            partial = np.uint32(partial + token_weight(row[v], top))
-        total += np.int64(partial)
+    total, at = np.int64(0), begin
+    while at + BLOCK <= end:
+        total += _block_sum(row[at : at + BLOCK], top)
+        at += BLOCK
+    for v in range(at, end):
+        total += np.int64(token_weight(row[v], top))
     return total
 
 
 @compiled
-def _fill_weights(row: Int32, top: int, weights: UInt32, sums: Int64) -> np.int64:
-    """Write each symbol's weight and each block's sum; returns the total."""
+def _fill_sums(row: Int32, top: int, sums: Int64) -> np.int64:
+    """Write the sum of each block's weights; returns the total."""
     total = np.int64(0)
     for block in range(sums.shape[0]):
-        partial = np.uint32(0)
-        for v in range(block * BLOCK, min(block * BLOCK + BLOCK, row.shape[0])):
-            weight = token_weight(row[v], top)
-            weights[v] = weight
-            partial = np.uint32(partial + weight)
-        sums[block] = np.int64(partial)
-        total += np.int64(partial)
+        begin = block * BLOCK
+        sums[block] = _sum_weights(row, begin, min(begin + BLOCK, row.shape[0]), top)
+        total += sums[block]
     return total
 
 
@@ -93,6 +97,28 @@ def encoder_state() -> Int64:
 
 
 @compiled
+def _encode_token(row: Int32, target: int, state: Int64, out: Bytes) -> None:
+    vocab = row.shape[0]
+    low, span, end = state[0], state[1], state[2]
+    top = _maximum(row)
+    cum = _sum_weights(row, 0, target, top)
+    after = cum + _sum_weights(row, target, target + 1, top)
+    total = after + _sum_weights(row, target + 1, vocab, top)
+    r = span // total
+    low += r * cum
+    span = span - r * cum if after == total else r * (after - cum)
+    if low >= SPAN_FULL:
+        low -= SPAN_FULL
+        _carry(out, end)
+    while span <= SPAN_LOW:
+        out[end] = low >> TOP_SHIFT
+        end += 1
+        low = (low << 8) & (SPAN_FULL - 1)
+        span <<= 8
+    state[0], state[1], state[2] = low, span, end
+
+
+@compiled
 def encode_tokens(logits: Int32, targets: Int32, alive: Int32, state: Int64, out: Bytes) -> None:
     """Code targets [S, T] under logits int32 [S, T, V]: step by step, and the first alive[t] streams of each.
 
@@ -100,28 +126,29 @@ def encode_tokens(logits: Int32, targets: Int32, alive: Int32, state: Int64, out
         state: from `encoder_state()`, updated.
         out: every byte written so far and room for MAX_BYTES_PER_TOKEN more a token.
     """
-    low, span, end = state[0], state[1], state[2]
-    vocab = logits.shape[2]
     for t in range(logits.shape[1]):
         for s in range(alive[t]):
-            row = logits[s, t]
-            target = targets[s, t]
-            top = _maximum(row)
-            cum = _sum_weights(row, 0, target, top)
-            after = cum + _sum_weights(row, target, target + 1, top)
-            total = after + _sum_weights(row, target + 1, vocab, top)
-            r = span // total
-            low += r * cum
-            span = span - r * cum if after == total else r * (after - cum)
-            if low >= SPAN_FULL:
-                low -= SPAN_FULL
-                _carry(out, end)
-            while span <= SPAN_LOW:
-                out[end] = low >> TOP_SHIFT
-                end += 1
-                low = (low << 8) & (SPAN_FULL - 1)
-                span <<= 8
-    state[0], state[1], state[2] = low, span, end
+            _encode_token(logits[s, t], targets[s, t], state, out)
+
+
+@compiled
+def encode_rows(
+    logits: Int32, targets: Int32, counts: Int64, limits: Int64, states: Int64, out: Bytes
+) -> None:
+    """Code the first counts[s] of targets [S, T] by a coder of each row's own, into row s of out [S, B].
+
+    Args:
+        logits: int32 [S, T, V]; or [1, T, V], for every row the same.
+        limits: a row that has written more than limits[s] bytes is given up: states[s, 2] stays above.
+        states: int64 [S or more, 3], each as of `encoder_state()`, updated.
+        out: B is at least MAX_BYTES_PER_TOKEN + TAIL above every limit.
+    """
+    shared = logits.shape[0] - 1
+    for s in range(targets.shape[0]):
+        for t in range(counts[s]):
+            if states[s, 2] > limits[s]:
+                break
+            _encode_token(logits[min(s, shared), t], targets[s, t], states[s], out[s])
 
 
 @compiled
@@ -143,10 +170,26 @@ def finish_encoding(state: Int64, out: Bytes) -> int:
     return end + count
 
 
+@compiled
+def finish_rows(limits: Int64, states: Int64, out: Bytes, lengths: Int64) -> None:
+    """`finish_encoding` for each row into lengths [S]; -1 where the row has more than limits[s] bytes."""
+    for s in range(lengths.shape[0]):
+        lengths[s] = -1
+        if states[s, 2] <= limits[s]:
+            length = finish_encoding(states[s], out[s])
+            if length <= limits[s]:
+                lengths[s] = length
+
+
 def decoder_state(data: Bytes) -> Int64:
     """[offset, span, bytes read] of a decoder that has decoded nothing."""
-    head = data[:TAIL].tobytes().ljust(TAIL, b"\0")
-    return np.array([int.from_bytes(head, "big"), SPAN_FULL, TAIL], dtype=np.int64)
+    return decoder_states([data[:TAIL].tobytes()])[0]
+
+
+def decoder_states(payloads: list[bytes]) -> Int64:
+    """Those of several decoders, int64 [S, 3]."""
+    heads = [int.from_bytes(payload[:TAIL].ljust(TAIL, b"\0"), "big") for payload in payloads]
+    return np.array([[head, SPAN_FULL, TAIL] for head in heads], dtype=np.int64)
 
 
 def decode_tokens(logits: Int32, data: Bytes, state: Int64, ids: Int32) -> bool:
@@ -160,41 +203,104 @@ def decode_tokens(logits: Int32, data: Bytes, state: Int64, ids: Int32) -> bool:
     """
     vocab = int(logits.shape[1])
     sums = np.empty((vocab + BLOCK - 1) // BLOCK, dtype=np.int64)
-    weights = np.empty(vocab, dtype=np.uint32)
-    return _decode_tokens(logits, data, state, ids, weights, sums)
+    return decode_each(logits, data, state, ids, sums)
 
 
 @compiled
-def _decode_tokens(
-    logits: Int32, data: Bytes, state: Int64, ids: Int32, weights: UInt32, sums: Int64
-) -> bool:
+def _decode_token(row: Int32, data: Bytes, state: Int64, sums: Int64) -> int:
+    """The next token, or -1 when the data ended before it did."""
     offset, span, position = state[0], state[1], state[2]
-    for s in range(logits.shape[0]):
-        row = logits[s]
-        total = _fill_weights(row, _maximum(row), weights, sums)
-        r = span // total
-        target = min(offset // r, total - 1)
-        cum, block = np.int64(0), 0
-        while cum + sums[block] <= target:
-            cum += sums[block]
-            block += 1
-        symbol = block * BLOCK
-        while cum + np.int64(weights[symbol]) <= target:
-            cum += np.int64(weights[symbol])
-            symbol += 1
-        weight = np.int64(weights[symbol])
-        ids[s] = symbol
-        offset -= r * cum
-        span = span - r * cum if cum + weight == total else r * weight
-        while span <= SPAN_LOW:
-            if position >= data.shape[0] + TAIL:
-                return False
-            byte = np.int64(data[position]) if position < data.shape[0] else np.int64(0)
-            offset = (offset << 8) | byte
-            position += 1
-            span <<= 8
+    top = _maximum(row)
+    total = _fill_sums(row, top, sums)
+    r = span // total
+    target = min(offset // r, total - 1)
+    cum, block = np.int64(0), 0
+    while cum + sums[block] <= target:
+        cum += sums[block]
+        block += 1
+    symbol = block * BLOCK
+    weight = np.int64(token_weight(row[symbol], top))
+    while cum + weight <= target:
+        cum += weight
+        symbol += 1
+        weight = np.int64(token_weight(row[symbol], top))
+    offset -= r * cum
+    span = span - r * cum if cum + weight == total else r * weight
+    while span <= SPAN_LOW:
+        if position >= data.shape[0] + TAIL:
+            return -1
+        byte = np.int64(data[position]) if position < data.shape[0] else np.int64(0)
+        offset = (offset << 8) | byte
+        position += 1
+        span <<= 8
     state[0], state[1], state[2] = offset, span, position
+    return symbol
+
+
+@compiled
+def decode_each(logits: Int32, data: Bytes, state: Int64, ids: Int32, sums: Int64) -> bool:
+    for s in range(logits.shape[0]):
+        symbol = _decode_token(logits[s], data, state, sums)
+        if symbol < 0:
+            return False
+        ids[s] = symbol
     return True
+
+
+def decode_rows(logits: Int32, data: Bytes, bounds: Int64, states: Int64, ids: Int32) -> int:
+    """Decode one token of each row into ids [S], each by a coder of its own.
+
+    Args:
+        logits: int32 [S, V]; or [1, V], for every row the same.
+        data: the coded bytes of all rows; those of row s are data[bounds[s, 0] : bounds[s, 1]].
+        states: int64 [S or more, 3], each as of `decoder_state(data)`, updated. Where the data ended before
+            the token did the span becomes 0; such a row decodes to 0 from then on.
+
+    Returns:
+        How many rows have not failed.
+    """
+    vocab = int(logits.shape[1])
+    sums = np.empty((vocab + BLOCK - 1) // BLOCK, dtype=np.int64)
+    return _decode_rows(logits, data, bounds, states, ids, sums)
+
+
+@compiled
+def _decode_rows(logits: Int32, data: Bytes, bounds: Int64, states: Int64, ids: Int32, sums: Int64) -> int:
+    shared, sound = logits.shape[0] - 1, 0
+    for s in range(ids.shape[0]):
+        ids[s] = 0
+        if states[s, 1] == 0:
+            continue
+        piece = data[bounds[s, 0] : bounds[s, 1]]
+        symbol = _decode_token(logits[min(s, shared)], piece, states[s], sums)
+        if symbol < 0:
+            states[s, 1] = 0
+        else:
+            ids[s] = symbol
+            sound += 1
+    return sound
+
+
+@compiled
+def ended_shortest(data: Bytes, bounds: Int64, states: Int64, sound: npt.NDArray[np.bool_]) -> None:
+    """Whether the data of each row is what an encoder writes that ends here; into sound [S].
+
+    That is position - TAIL bytes, and the fewest more that name a number of the final interval: the first
+    multiple of a power of 256 from `low` on.
+    """
+    for s in range(sound.shape[0]):
+        offset, span, position = states[s, 0], states[s, 1], states[s, 2]
+        length, read = bounds[s, 1] - bounds[s, 0], np.int64(0)
+        sound[s] = False
+        if span == 0:
+            continue
+        for i in range(position - TAIL, position):
+            read = (read << 8) | (np.int64(data[bounds[s, 0] + i]) if i < length else np.int64(0))
+        low, count = read - offset, 0
+        while -low & ((1 << (56 - 8 * count)) - 1) >= span:
+            count += 1
+        further = -low & ((1 << (56 - 8 * count)) - 1)
+        sound[s] = offset == further and position - TAIL + count == length
 
 
 def code_lengths(logits: Int32, targets: Int32) -> npt.NDArray[np.float64]:

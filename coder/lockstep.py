@@ -13,13 +13,15 @@ from .container import MAX_STREAMS
 
 IdArray = npt.NDArray[np.int32]
 
-TOKENS_PER_STREAM = 8192
-LOGITS_BYTES = 64_000_000  # of the chunk that an encoder asks of the engine
+TOKENS_PER_STREAM = 2048  # a stream more costs a byte and a half: the model's first tokens
+REPORTED_STEPS = 64  # between two reports of a decoder
+# Of the chunk that an encoder asks of the engine: larger arrays are pages that the system clears every time.
+LOGITS_BYTES = 16_000_000
 MAX_CHUNK_STEPS = 64  # an engine's attention over a chunk grows with its square
 
 
 def num_streams(num_tokens: int, wanted: int | None, most: int) -> int:
-    """Streams of a segment of `num_tokens` >= 1 tokens: as wanted, or one for 8192, 1 to `most`."""
+    """Streams of a segment of `num_tokens` >= 1 tokens: as wanted, or by its length, 1 to `most`."""
     streams = min(num_tokens // TOKENS_PER_STREAM, most) if wanted is None else wanted
     return max(1, min(streams, num_tokens, MAX_STREAMS))
 
@@ -40,13 +42,25 @@ def in_lockstep(ids: IdArray, streams: int) -> tuple[IdArray, IdArray]:
         streams that have not ended.
     """
     starts = stream_starts(len(ids), streams)
-    steps = -(-len(ids) // streams)
-    targets = np.zeros((streams, steps), dtype=np.int32)
+    alive = steps_alive(len(ids), streams)
+    targets = np.zeros((streams, len(alive)), dtype=np.int32)
     for stream, (begin, end) in enumerate(pairwise(starts.tolist())):
         targets[stream, : end - begin] = ids[begin:end]
-    alive = np.full(steps, streams, dtype=np.int32)
-    alive[-1] = len(ids) - streams * (steps - 1)
     return targets, alive
+
+
+def steps_alive(num_tokens: int, streams: int) -> IdArray:
+    """Of each step of a segment, the number of streams that have not ended: int32 [T]."""
+    steps = -(-num_tokens // streams)
+    alive = np.full(steps, streams, dtype=np.int32)
+    alive[-1] = num_tokens - streams * (steps - 1)
+    return alive
+
+
+def end_to_end(ids: IdArray, num_tokens: int) -> IdArray:
+    """The streams' tokens, rows of ids [S, T], as they stand in the text: int32 [num_tokens]."""
+    lengths = np.diff(stream_starts(num_tokens, len(ids))).tolist()
+    return np.concatenate([row[:length] for row, length in zip(ids, lengths, strict=True)])
 
 
 def fed_before(targets: IdArray, begin_id: int) -> IdArray:

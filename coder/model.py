@@ -45,13 +45,17 @@ class Model:
         Raises:
             LaconicError: the checkpoint's tokenizer does not give its input back.
         """
-        ids = np.ascontiguousarray(self.checkpoint.tokenizer.encode(data), dtype=np.int32)
-        if self.join(ids) != data:
+        return self.tokenize_many([data])[0]
+
+    def tokenize_many(self, batch: list[bytes]) -> list[npt.NDArray[np.int32]]:
+        """`tokenize` for each of several byte strings."""
+        many = self.checkpoint.tokenizer.encode_batch(batch)
+        if any(self.join(ids) != data for ids, data in zip(many, batch, strict=True)):
             raise LaconicError(
                 "the checkpoint's tokenizer does not give its input back: get a good copy of the "
                 "checkpoint, or choose -m none"
             )
-        return ids
+        return many
 
     def restore(self, ids: npt.NDArray[np.int32], length: int) -> bytes:
         """The bytes of the ids, put end to end.

@@ -135,3 +135,13 @@ class RangeDecoder:
         """
         if self.position < len(self.data):
             raise LaconicError("the coded data goes on after its last symbol: the file is damaged")
+
+    def is_shortest(self) -> bool:
+        """Whether the data is, to the byte, what an encoder writes that ends here."""
+        low = int.from_bytes(self.data[: self.position].ljust(self.position, b"\0"), "big") - self.offset
+        for count in range(TAIL + 1):
+            step = 1 << (CODE_BITS - 8 * count)
+            candidate = -(-low // step) * step
+            if candidate < low + self.span:
+                return candidate.to_bytes(self.position, "big")[: self.position - TAIL + count] == self.data
+        raise AssertionError("7 bytes name any number of 56 bits")

@@ -33,6 +33,9 @@ class FakeTokenizer:
             at += found
         return np.array(ids, dtype=np.int32)
 
+    def encode_batch(self, batch):
+        return [self.encode(data) for data in batch]
+
 
 @dataclass
 class FakeCheckpoint:
@@ -51,6 +54,7 @@ class FakeEngine:
     """Logits from the last two ids of each stream: `bits` for what `follows`, noise for the rest."""
 
     name = "fake"
+    kernel = "none"
     vocab_size = VOCAB
 
     def __init__(self, bits=12):
@@ -64,6 +68,7 @@ class FakeEngine:
         assert ids.min() >= 0
         assert ids.max() <= VOCAB
         streams, steps = ids.shape
+        state = state[:streams]
         self.tokens_seen += ids.size
         logits = np.empty((streams, steps, VOCAB), dtype=np.int32)
         symbols = np.arange(VOCAB, dtype=np.int64)
@@ -105,4 +110,5 @@ def know_only(model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch, **oth
     by_id = {known.checkpoint.id: known for known in models.values()}
     monkeypatch.setenv(registry.VARIABLE, str(folder))
     monkeypatch.setattr(registry, "SHIPPED", folder / "nothing")
+    monkeypatch.setattr(registry, "fault", lambda listing: None)
     monkeypatch.setattr(registry, "open_model", lambda listing, engine=None, threads=None: by_id[listing.id])

@@ -28,9 +28,17 @@ def test_bytes():
 
 def test_names():
     assert laconic.__version__
-    assert sorted(laconic.__all__) == ["LaconicError", "compress", "decompress", "open"]
+    assert sorted(laconic.__all__) == ["Compressor", "LaconicError", "compress", "decompress", "open"]
     with pytest.raises(AttributeError):
         laconic.nonsense  # noqa: B018
+
+
+def test_records():
+    records = [predictable(100 + i, seed=i) for i in range(20)]
+    compressor = laconic.Compressor()
+    blobs = compressor.compress_many(records)
+    assert sum(map(len, blobs)) < sum(map(len, records))
+    assert compressor.decompress_many(blobs) == records
 
 
 @pytest.mark.parametrize("name", ["default", "none", None])
@@ -118,11 +126,12 @@ def test_a_file_never_closed_leaves_nothing(mode):
     assert os.listdir() == []
 
 
-def test_a_failure_while_writing_is_not_published(model, monkeypatch):
-    file = laconic.open("a.lac", "wb", segment_size=10)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_failure_while_writing_is_not_published(threads, monkeypatch):
+    file = laconic.open("a.lac", "wb", segment_size=10, threads=threads)
     monkeypatch.setattr("laconic.coder.fileobject.encode_segment", lambda *args, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        file.write(b"x" * 20)
+        file.write(b"x" * 40)
     file.close()
     assert os.listdir() == []
     file = laconic.open("a.lac", "wb")

@@ -1,15 +1,25 @@
 """Segments by context mixing: bytes by the experts alone, or tokens by models and experts."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import kernels as rangecoder
-from ..container import EXPERTS, MIXED, DamageError, Segment
-from ..direct import check_end
+from ..container import EXPERTS, MIXED, Segment
+from ..direct import check_end, check_enough
 from ..limits import PREDICTION_BYTES, check_decisions, check_memory
-from ..lockstep import IdArray, chunk_steps, fed_before, in_lockstep, num_streams, stream_starts
+from ..lockstep import (
+    REPORTED_STEPS,
+    IdArray,
+    chunk_steps,
+    end_to_end,
+    fed_before,
+    in_lockstep,
+    num_streams,
+    steps_alive,
+)
 from ..model import Model
 from ..report import Report
 from . import kernels
@@ -17,8 +27,10 @@ from .layout import MAX_BYTES_PER_DECISION, Mixing, Tree
 from .state import Shape, fresh, shape_for, tree_arrays
 from .tree import byte_tree
 
-# Experts learn less from streams that they read side by side; docs/results.md has the curve.
-DEFAULT_STREAMS = 16
+if TYPE_CHECKING:
+    from ..engines.numba_engine import NumbaEngine
+
+DEFAULT_STREAMS = 1  # experts learn less from streams that they read side by side: docs/results.md
 STEPS = 1 << 15  # bytes that are coded between two reports, without a model
 # Decisions a token, beyond eight for each of its bytes: where it ends, and which of its equals it is.
 SPARE_DECISIONS = 96
@@ -52,7 +64,7 @@ def decode_experts(segment: Segment, memory: int, report: Report | None = None) 
     for begin in range(0, segment.original_length, STEPS):
         piece = np.zeros((1, min(STEPS, segment.original_length - begin)), dtype=np.int32)
         alive = np.ones(piece.size, dtype=np.int32)
-        _decode(piece, alive, NO_LOGITS, tree, mixing, coder, data)
+        check_enough(kernels.code_tokens(True, piece, alive, NO_LOGITS, tree, mixing, coder, data))
         restored[begin : begin + STEPS] = piece[0]
         if report is not None:
             report(begin / segment.original_length)
@@ -101,21 +113,37 @@ def decode_mixed(segment: Segment, model: Model, memory: int, report: Report | N
     """Raises DamageError for a payload that no encoder writes, LaconicError for too much memory."""
     streams, vocab = segment.streams, model.engine.vocab_size
     shape = _shape(segment, len(model.members), vocab, memory)
-    starts, steps = stream_starts(segment.tokens, streams), -(-segment.tokens // streams)
-    ids = np.zeros(segment.tokens, dtype=np.int32)
+    alive = steps_alive(segment.tokens, streams)
+    ids = np.zeros((streams, len(alive)), dtype=np.int32)
     tree, mixing = tree_arrays(model.tree), fresh(shape, vocab, model.checkpoint.prior)
-    states = [member.engine.start(streams) for member in model.members]
+    states: list[Any] = [member.engine.start(streams) for member in model.members]
     data, coder = _source(segment.payload)
     fed = np.full((streams, 1), vocab, dtype=np.int32)
-    for step in range(steps):
-        alive = min(streams, segment.tokens - streams * step)
-        logits = _predict(model, states, fed)
-        _decode(fed, np.array([alive], dtype=np.int32), logits, tree, mixing, coder, data)
-        ids[starts[:alive] + step] = fed[:alive, 0]
-        if report is not None and step % 64 == 0:
-            report(step / steps)
+    for begin in range(0, len(alive), REPORTED_STEPS):
+        end = min(begin + REPORTED_STEPS, len(alive))
+        check_enough(_decode_steps(model, states, tree, mixing, coder, data, fed, alive, ids, begin, end))
+        if report is not None:
+            report(end / len(alive))
     check_end(coder, data)
-    return model.restore(ids, segment.original_length)
+    return model.restore(end_to_end(ids, segment.tokens), segment.original_length)
+
+
+def _decode_steps(
+    model: Model, states: list[Any], tree: Tree, mixing: Mixing, coder: npt.NDArray[np.int64],
+    data: npt.NDArray[np.uint8], fed: IdArray, alive: IdArray, ids: IdArray, begin: int, end: int,
+) -> bool:  # fmt: skip
+    """Decode the steps from `begin` to `end` into ids [S, T]; False where the data ended before."""
+    if model.engine.name == "numba" and not model.others:
+        from .. import fused
+
+        numba = cast("NumbaEngine", model.engine)
+        return fused.decode_mixed(numba, states[0], tree, mixing, coder, data, fed, alive, ids, begin, end)
+    for step in range(begin, end):
+        logits = _predict(model, states, fed)
+        if not kernels.code_tokens(True, fed, alive[step : step + 1], logits, tree, mixing, coder, data):
+            return False
+        ids[:, step] = fed[:, 0]
+    return True
 
 
 def _predict(model: Model, states: Sequence[object], fed: IdArray) -> npt.NDArray[np.int32]:
@@ -127,19 +155,6 @@ def _predict(model: Model, states: Sequence[object], fed: IdArray) -> npt.NDArra
 def _source(payload: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     data = np.frombuffer(payload, dtype=np.uint8)
     return data.copy(), rangecoder.decoder_state(data)  # the kernel's type is of what can be written
-
-
-def _decode(
-    ids: IdArray,
-    alive: npt.NDArray[np.int32],
-    logits: npt.NDArray[np.int32],
-    tree: Tree,
-    mixing: Mixing,
-    coder: npt.NDArray[np.int64],
-    data: npt.NDArray[np.uint8],
-) -> None:
-    if not kernels.code_tokens(True, ids, alive, logits, tree, mixing, coder, data):
-        raise DamageError("the coded data of a segment ends too early: get the file again")
 
 
 def _shape(segment: Segment, models: int, vocab_size: int, memory: int) -> Shape:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,8 +12,10 @@ import pytest
 import torch
 from graphs import random_checkpoint, random_config
 
+from laconic.coder import torch_engine
 from laconic.coder.engine import ENGINES, load_engine
 from laconic.coder.errors import LaconicError
+from laconic.coder.parallel import in_order
 from laconic.coder.reference import NumpyEngine, exact_matmul
 
 # SHA-256 of the logits of spec version 1: a change makes every old file unreadable.
@@ -40,16 +43,17 @@ def evaluate(engine, ids, cuts):
     return np.concatenate([engine.advance(state, ids[:, a:b]) for a, b in pairwise(edges)], axis=1)
 
 
+@pytest.mark.parametrize("name", ["numba", "torch"])
 @pytest.mark.parametrize("saturated", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_torch_equals_reference(shape, saturated):
+def test_engines_equal_reference(shape, saturated, name):
     checkpoint = random_checkpoint(random_config(**SHAPES[shape]), saturated=saturated)
     ids = tokens(checkpoint.config)
     whole = evaluate(NumpyEngine(checkpoint), ids, [])
     assert whole.dtype == np.int32
     assert whole.shape == (*ids.shape, checkpoint.config.vocab_size)
     assert len(np.unique(whole)) > 2
-    engine = load_engine(checkpoint, "torch")
+    engine = load_engine(checkpoint, name)
     for cuts in ([], [1], list(range(1, 70)), [1, 2, 40, 69]):
         np.testing.assert_array_equal(evaluate(engine, ids, cuts), whole)
 
@@ -64,18 +68,25 @@ def test_reference_does_not_depend_on_chunking_or_batch(shape):
     np.testing.assert_array_equal(evaluate(engine, ids[1:2], [7]), whole[1:2])
 
 
+@pytest.mark.parametrize("name", ["numba", "torch"])
 @pytest.mark.parametrize("batch", [1, 3, 64, 257])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_torch_does_not_depend_on_batch_or_threads(batch, threads):
+def test_engines_do_not_depend_on_batch_or_threads(batch, threads, name):
     checkpoint = random_checkpoint(random_config())
     ids = np.repeat(tokens(checkpoint.config, 1, 30), batch, axis=0)
     expected = evaluate(NumpyEngine(checkpoint), ids[:1], [])
     before = torch.get_num_threads()
     try:
-        got = evaluate(load_engine(checkpoint, "torch", threads), ids, [1, 2])
+        got = evaluate(load_engine(checkpoint, name, threads), ids, [1, 2])
     finally:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(got, np.repeat(expected, batch, axis=0))
+
+
+def engine_called(checkpoint, name):
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    return load_engine(checkpoint, name)
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -83,11 +94,38 @@ def test_streams_end(name):
     checkpoint = random_checkpoint(random_config())
     ids = tokens(checkpoint.config)
     whole = evaluate(NumpyEngine(checkpoint), ids, [])
-    engine = load_engine(checkpoint, name)
+    engine = engine_called(checkpoint, name)
     state = engine.start(3)
     for rows, begin, end in ((3, 0, 20), (3, 20, 21), (2, 21, 50), (1, 50, 51), (1, 51, 70)):
         got = engine.advance(state, ids[:rows, begin:end])
         np.testing.assert_array_equal(got, whole[:rows, begin:end])
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_threads_share_an_engine(name):
+    checkpoint = random_checkpoint(random_config())
+    engine, ids = load_engine(checkpoint, name, 2), tokens(checkpoint.config)
+    parts = [ids[:2], ids[1:], ids, ids[:1]]
+    cuts = list(range(1, ids.shape[1]))
+    expected = [evaluate(NumpyEngine(checkpoint), part, []) for part in parts]
+    for _ in range(5):
+        got = list(in_order(lambda part, check: evaluate(engine, part, cuts), parts, len(parts)))
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_torch_shares_streams_among_threads(rows, monkeypatch):
+    """In groups of any size, fewer at the end."""
+    monkeypatch.setattr(torch_engine, "SHARED_WORK", 0)
+    monkeypatch.setattr(torch_engine, "GROUP_ROWS", rows)
+    checkpoint = random_checkpoint(random_config())
+    ids = tokens(checkpoint.config, 7)
+    engine = load_engine(checkpoint, "torch", threads=3)
+    before = torch.get_num_threads()
+    got = evaluate(engine, ids, [1, 2, 5, 40])
+    assert torch.get_num_threads() == before
+    np.testing.assert_array_equal(got, evaluate(NumpyEngine(checkpoint), ids, []))
 
 
 def test_exact_matmul_equals_integer_product():
@@ -116,27 +154,39 @@ from laconic.coder.engine import ENGINES, load_engine
 digest = hashlib.sha256()
 for changes in SHAPES.values():
     checkpoint = random_checkpoint(random_config(**changes), seed=5)
-    logits = evaluate(load_engine(checkpoint, "torch"), tokens(checkpoint.config, 2, 40), [1, 5])
+    engine = load_engine(checkpoint, sys.argv[1])
+    logits = evaluate(engine, tokens(checkpoint.config, 2, 40), [1, 5])
     digest.update(logits.astype("<i4").tobytes())
-print(digest.hexdigest())
+print(digest.hexdigest(), engine.kernel)
 """
+SATURATING = [  # ... which multiply pairs of bytes into 16 bits
+    {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+    {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+]
 
 
 @pytest.mark.parametrize(
-    "environment",
-    [{}, {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, {"ATEN_CPU_CAPABILITY": "default"}],
+    ("name", "environment"),
+    [
+        *(("torch", environment) for environment in SATURATING),
+        ("torch", {"ATEN_CPU_CAPABILITY": "default"}),
+        ("numba", {"NUMBA_CPU_NAME": "generic"}),
+    ],
 )
-def test_instruction_sets_agree(environment):
+def test_instruction_sets_agree(name, environment):
     here = os.path.dirname(__file__)
     script = ISA.format(folders=[here, os.path.dirname(here)])
     run = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script, name],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert run.stdout.strip() == GOLDEN
+    digest, _, kernel = run.stdout.strip().partition(" ")
+    assert digest == GOLDEN
+    if environment in SATURATING and platform.machine().lower() in ("x86_64", "amd64"):
+        assert kernel.startswith("float32 GEMM")
 
 
 def test_unknown_engine():

@@ -1,6 +1,7 @@
 import errno
 import io
 import os
+import re
 import stat
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from laconic.coder.errors import LaconicError
 from laconic.coder.files import PendingFile, compress, compress_stream, decompress, decompress_stream
 from laconic.coder.model import ensemble
-from laconic.coder.progress import Progress, human
+from laconic.coder.progress import Progress, clock, human
 from laconic.coder.registry import Decoder
 
 MODEL = fake_model()
@@ -223,21 +224,63 @@ class TestProgress:
     def test_says_nothing_where_nobody_looks(self, capsys):
         progress = Progress("x", 10, True)
         progress.last = 0
-        progress.update(5, 5, 2)
+        progress.segment(5, 5)(1.0)
         progress.clear()
         assert capsys.readouterr().err == ""
 
     def test_on_a_terminal(self, capsys, monkeypatch):
         monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-        clock = iter([0.0, 0.1, 10.0])
-        monkeypatch.setattr("time.monotonic", lambda: next(clock))
+        times = iter([0.0, 0.1, 10.0])
+        monkeypatch.setattr("time.monotonic", lambda: next(times))
         progress = Progress("x", 4_000_000, True)
-        progress.update(1, 1, 1)
-        progress.update(1_000_000, 1_000_000, 250_000)
+        report = progress.segment(1_000_000, 1_000_000)
+        report(0.5)
+        progress.known(1_000_000, 250_000)
+        report(1.0)
         progress.clear()
         assert capsys.readouterr().err == (
             "\rx: 1.0 MB, 25%, 100.0 KB/s, ratio 4.00, 0:30 left\x1b[K\r\x1b[K"
         )
+
+    def test_counts_segments_in_work_together_and_never_backwards(self, capsys, monkeypatch):
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+        times = iter(range(0, 1000, 10))
+        monkeypatch.setattr("time.monotonic", lambda: next(times))
+        progress = Progress("x", 100, True)
+        first, second = progress.segment(50, 500_000_000), progress.segment(50, 500_000_000)
+        for report, part in ((first, 0.0), (second, 0.5), (second, 0.2), (first, 0.5), (second, 1.0)):
+            report(part)
+        lines = re.findall("x: ([^\x1b]*)", capsys.readouterr().err)
+        assert lines == [
+            "0 B, 0%, 0 B/s",
+            "250.0 MB, 25%, 12.5 MB/s, 1:00 left",
+            "250.0 MB, 25%, 8.3 MB/s, 1:30 left",
+            "500.0 MB, 50%, 12.5 MB/s, 0:40 left",
+            "750.0 MB, 75%, 15.0 MB/s, 0:17 left",
+        ]
+
+    @pytest.mark.parametrize("threads", [1, 3])
+    def test_ends_at_everything(self, threads, monkeypatch, model):
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+        data, blob = predictable(2500), io.BytesIO()
+        progress = Progress("x", 2500, True)
+        compress_stream(io.BytesIO(data), blob, model, None, 400, progress, threads=threads)
+        assert progress.done == progress.original == pytest.approx(2500)
+        size = len(blob.getvalue())
+        assert progress.finished[0] == 2500
+        assert size / 2 < progress.finished[1] < size
+        progress = Progress("x", size, True)
+        blob.seek(0)
+        decompress_stream(blob, None, Decoder(model, threads=threads), progress)
+        assert progress.original == pytest.approx(2500)
+        assert 0.8 * size < progress.done < size
+
+    @pytest.mark.parametrize(
+        ("seconds", "text"),
+        [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3599.5, "1:00:00"), (36061, "10:01:01")],
+    )
+    def test_clock(self, seconds, text):
+        assert clock(seconds) == text
 
     @pytest.mark.parametrize(
         ("count", "text"),

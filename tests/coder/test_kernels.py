@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.coder import kernels
+from laconic.coder.errors import LaconicError
 from laconic.coder.rangecoder import RangeDecoder, RangeEncoder, weights_reference
 
 
@@ -132,3 +133,111 @@ def test_each_weight_equals_that_of_the_plain_twin():
     weights = weights_reference([0, *(-distances).tolist()])[1:]
     expected = [np.log2(((1 << 22) + weight) / weight) for weight in weights]
     assert bits.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def encode_rows_reference(logits, targets, counts):
+    """Each row by the plain twin: its bytes, and low, span and bytes written before the end."""
+    coded, states = [], []
+    for s, count in enumerate(counts):
+        encoder = RangeEncoder()
+        for t in range(count):
+            weights = weights_reference(logits[min(s, len(logits) - 1), t].tolist())
+            v = int(targets[s, t])
+            encoder.encode(sum(weights[:v]), weights[v], sum(weights))
+        states.append([encoder.low, encoder.span, len(encoder.written)])
+        coded.append(encoder.finish())
+    return coded, states
+
+
+def encode_rows_compiled(logits, targets, counts, limits, chunk):
+    counts, limits = np.array(counts, dtype=np.int64), np.array(limits, dtype=np.int64)
+    states = np.tile(kernels.encoder_state(), (len(targets), 1))
+    room = int(limits.max()) + kernels.MAX_BYTES_PER_TOKEN + kernels.TAIL
+    out = np.zeros((len(targets), room), dtype=np.uint8)
+    for t in range(0, targets.shape[1], chunk):
+        part = np.ascontiguousarray(logits[:, t : t + chunk]), np.ascontiguousarray(targets[:, t : t + chunk])
+        left = np.clip(counts - t, 0, part[0].shape[1])
+        kernels.encode_rows(*part, left, limits, states, out)
+    before, lengths = states.tolist(), np.empty_like(counts)
+    kernels.finish_rows(limits, states, out, lengths)
+    lengths = lengths.tolist()
+    coded = [None if n < 0 else row[:n].tobytes() for row, n in zip(out, lengths, strict=True)]
+    return coded, before
+
+
+def decode_rows_both(logits, coded, steps):
+    """Ids and ends of all rows, `steps` of each, with the twin beside."""
+    ends = np.cumsum([len(payload) for payload in coded])
+    bounds = np.stack([ends - [len(payload) for payload in coded], ends], axis=1)
+    data = np.frombuffer(b"".join(coded), dtype=np.uint8)
+    states, ids = kernels.decoder_states(coded), np.zeros((len(coded), steps), dtype=np.int32)
+    twins = [RangeDecoder(payload) for payload in coded]
+    failed = [False] * len(coded)
+    for t in range(steps):
+        now = np.empty(len(coded), dtype=np.int32)
+        sound = kernels.decode_rows(np.ascontiguousarray(logits[:, t]), data, bounds, states, now)
+        ids[:, t] = now
+        for s, twin in enumerate(twins):
+            try:
+                symbol = (
+                    0
+                    if failed[s]
+                    else twin.decode(weights_reference(logits[min(s, len(logits) - 1), t].tolist()))
+                )
+            except LaconicError:
+                failed[s], symbol = True, 0
+            assert now[s] == symbol
+            if failed[s]:
+                assert states[s, 1] == 0
+            else:
+                assert states[s].tolist() == [twin.offset, twin.span, twin.position]
+        assert sound == failed.count(False)
+    ended = np.empty(len(coded), dtype=np.bool_)
+    kernels.ended_shortest(data, bounds, states, ended)
+    assert ended.tolist() == [
+        not fault and twin.is_shortest() for fault, twin in zip(failed, twins, strict=True)
+    ]
+    return ids, ended
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 12), st.integers(1, 200), st.integers(0, 21), st.randoms())
+def test_rows_equal_the_plain_twin(rows, steps, vocab, spread, random):
+    rng = np.random.default_rng(random.getrandbits(32))
+    shared = random.random() < 0.3
+    logits = (rng.standard_normal((1 if shared else rows, steps, vocab)) * (1 << spread)).astype(np.int32)
+    targets = rng.integers(0, vocab, (rows, steps), dtype=np.int32)
+    counts = rng.integers(0, steps + 1, rows).tolist()
+    expected, states = encode_rows_reference(logits, targets, counts)
+    coded, before = encode_rows_compiled(logits, targets, counts, [1000] * rows, random.randint(1, steps))
+    assert coded == expected
+    assert before == states
+    limits = [max(0, len(payload) - random.randrange(2)) for payload in expected]
+    cut, _ = encode_rows_compiled(logits, targets, counts, limits, random.randint(1, steps))
+    assert cut == [p if len(p) <= n else None for p, n in zip(expected, limits, strict=True)]
+    for s, count in enumerate(counts):
+        row = logits[min(s, len(logits) - 1)][None]
+        ids, ended = decode_rows_both(row, [expected[s]], count)
+        assert ids[0].tolist() == targets[s, :count].tolist()
+        assert ended.all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.binary(max_size=12), min_size=1, max_size=5),
+    st.integers(1, 90),
+    st.integers(0, 14),
+    st.randoms(),
+)
+def test_rows_of_any_bytes_equal_the_plain_twin(payloads, vocab, spread, random):
+    rng = np.random.default_rng(random.getrandbits(32))
+    logits = (rng.standard_normal((len(payloads), 20, vocab)) * (1 << spread)).astype(np.int32)
+    decode_rows_both(logits, payloads, 20)
+
+
+def test_only_the_shortest_data_ends_soundly():
+    logits = np.zeros((1, 100, 256), dtype=np.int32)
+    (coded,), _ = encode_rows_reference(logits, np.arange(7, 107, dtype=np.int32)[None], [100])
+    others = [coded[:-1], coded + b"\0", coded + b"\1", coded + bytes(7)]
+    _, ended = decode_rows_both(logits, [coded, *others], 100)
+    assert ended.tolist() == [True] + [False] * len(others)
