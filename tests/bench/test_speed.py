@@ -99,6 +99,7 @@ def test_every_part_is_measured_on_the_same_tokens(model, monkeypatch):
 
 def test_a_long_text_is_sampled(model, monkeypatch):
     monkeypatch.setattr("laconic.coder.lockstep.TOKENS_PER_STREAM", 1000)
+    monkeypatch.setattr("laconic.coder.mixing.coding.DEFAULT_STREAMS", 16)
     monkeypatch.setattr(speed, "SAMPLE_BYTES", 3000)
     monkeypatch.setattr(speed, "LOGITS_BYTES", 4 * VOCAB * 100)
     found = measure_speed(text(60_000), "default", [2])
