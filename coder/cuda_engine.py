@@ -70,7 +70,9 @@ class CudaEngine(TorchEngine):
 
     def _find_device(self) -> torch.device:
         if not torch.cuda.is_available():
-            raise LaconicError("engine cuda needs a GPU, and torch sees none: choose --engine torch or numpy")
+            raise LaconicError(
+                "engine cuda needs a GPU, and torch sees none: choose another, or leave --engine out"
+            )
         self.stream = torch.cuda.Stream()  # of its own: the default stream cannot be recorded
         return torch.device("cuda", torch.cuda.current_device())
 

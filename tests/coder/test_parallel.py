@@ -252,7 +252,13 @@ def test_a_signal_ends_it_at_once_and_leaves_no_file(threads, number, status, tm
     rest = os.urandom(1 << 16).hex().encode()
     (tmp_path / "a").write_bytes(rest * 32)
     command = [sys.executable, "-m", "laconic", "compress", "-m", "none", "-T", threads]
-    process = subprocess.Popen([*command, "--segment-size", "1M", "a"], cwd=tmp_path, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*command, "--segment-size", "1M", "a"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        # What runs in the background ignores SIGINT, and would hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not any(name.endswith(".part") for name in os.listdir(tmp_path)):
         assert process.poll() is None
         time.sleep(0.01)
