@@ -46,7 +46,7 @@ def load_engine(checkpoint: FrozenCheckpoint, name: str | None = None, threads: 
 
         return NumbaEngine(checkpoint)
     if name == "numpy":
-        from .reference import NumpyEngine
+        from .engines.reference import NumpyEngine
 
         return NumpyEngine(checkpoint)
     if name not in ENGINES:
@@ -57,9 +57,9 @@ def load_engine(checkpoint: FrozenCheckpoint, name: str | None = None, threads: 
     # torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if name == "cuda":
-        from .cuda_engine import CudaEngine
+        from .engines.cuda_engine import CudaEngine
 
         return CudaEngine(checkpoint)
-    from .torch_engine import TorchEngine
+    from .engines.torch_engine import TorchEngine
 
     return TorchEngine(checkpoint, threads)

@@ -4,10 +4,10 @@ import platform
 
 import pytest
 
-from laconic.coder.conformance import load_cases
 from laconic.coder.engine import ENGINES
-from laconic.coder.matrix import THREADS, run_matrix, runnable
-from laconic.coder.selftest import CODINGS, installed
+from laconic.coder.engines.conformance import load_cases
+from laconic.coder.engines.matrix import THREADS, run_matrix, runnable
+from laconic.coder.engines.selftest import CODINGS, installed
 
 
 @pytest.mark.slow

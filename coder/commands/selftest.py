@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from ..files import PendingFile
 
 if TYPE_CHECKING:
-    from ..selftest import Tally
+    from ..engines.selftest import Tally
 
-COLUMNS = "{:<8} {:>7}  {:<30} {:>5} {:>14} {:>10} {:>6} {:>8}"
+COLUMNS = "{:<8} {:>7}  {:<40} {:>5} {:>14} {:>10} {:>6} {:>8}"
 SHOWN_FAULTS = 10
 
 
@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(wanted: str | None, full: bool, lines: list[str]) -> int:
     """Print what is found, and keep it in `lines`; returns the exit status."""
-    from ..conformance import load_cases
-    from ..matrix import run_matrix, runnable
-    from ..selftest import HERE, SHORT_WORK, installed, run_short
+    from ..engines.conformance import load_cases
+    from ..engines.matrix import run_matrix, runnable
+    from ..engines.selftest import HERE, SHORT_WORK, installed, run_short
 
     shown = HERE
 
@@ -84,7 +84,7 @@ def _check(wanted: str | None, full: bool, lines: list[str]) -> int:
 
 def _verdict(tallies: "list[Tally]", say: Callable[[str], None]) -> int:
     """The last lines; returns the exit status."""
-    from ..selftest import REFERENCE
+    from ..engines.selftest import REFERENCE
 
     compared, mismatches = sum(t.compared for t in tallies), sum(t.mismatches for t in tallies)
     say(f"{compared:,} integers compared, {mismatches:,} mismatches")

@@ -5,7 +5,7 @@ from graphs import random_checkpoint, random_config
 from laconic.bench import shares
 from laconic.coder.engines import kernels
 from laconic.coder.engines.numba_engine import NumbaEngine
-from laconic.coder.reference import NumpyEngine
+from laconic.coder.engines.reference import NumpyEngine
 
 
 def test_every_kernel_of_the_engine_has_its_part():

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import laconic
-from laconic.coder.conformance import (
+from laconic.coder.engines.conformance import (
     KINDS,
     VECTORS,
     SplitMix64,

@@ -11,12 +11,12 @@ from test_engines import SHAPES, evaluate, tokens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from laconic.coder.cuda_engine import CudaEngine
 from laconic.coder.engine import load_engine
+from laconic.coder.engines.cuda_engine import CudaEngine
+from laconic.coder.engines.exactgemm import PaddedInt8Gemm
+from laconic.coder.engines.reference import NumpyEngine
+from laconic.coder.engines.torch_engine import one_thread
 from laconic.coder.errors import LaconicError
-from laconic.coder.exactgemm import PaddedInt8Gemm
-from laconic.coder.reference import NumpyEngine
-from laconic.coder.torch_engine import one_thread
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 CUTS = [[], list(range(1, 45)), [2, 12, 22, 32, 44]]

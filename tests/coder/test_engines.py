@@ -12,11 +12,11 @@ import pytest
 import torch
 from graphs import random_checkpoint, random_config
 
-from laconic.coder import torch_engine
 from laconic.coder.engine import ENGINES, load_engine
+from laconic.coder.engines import torch_engine
+from laconic.coder.engines.reference import NumpyEngine, exact_matmul
 from laconic.coder.errors import LaconicError
 from laconic.coder.parallel import in_order
-from laconic.coder.reference import NumpyEngine, exact_matmul
 
 # SHA-256 of the logits of spec version 1: a change makes every old file unreadable.
 GOLDEN = "7c62813ce66530a65c0e591ff89f1034c23c6c9b32ab728703f1397ef719b699"

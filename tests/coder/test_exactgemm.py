@@ -6,9 +6,8 @@ import torch
 from graphs import random_checkpoint, random_config
 from test_engines import evaluate, tokens
 
-from laconic.coder import exactgemm
-from laconic.coder.errors import LaconicError
-from laconic.coder.exactgemm import (
+from laconic.coder.engines import exactgemm
+from laconic.coder.engines.exactgemm import (
     Float32Gemm,
     Int8Gemm,
     PaddedInt8Gemm,
@@ -16,8 +15,9 @@ from laconic.coder.exactgemm import (
     extreme_operands,
     is_exact,
 )
-from laconic.coder.reference import NumpyEngine
-from laconic.coder.torch_engine import TorchEngine
+from laconic.coder.engines.reference import NumpyEngine
+from laconic.coder.engines.torch_engine import TorchEngine
+from laconic.coder.errors import LaconicError
 
 CPU = torch.device("cpu")
 SHAPES = [(40, 32), (256, 32), (33, 1100), (7, 5)]

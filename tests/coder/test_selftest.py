@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from laconic.cli import main
-from laconic.coder import matrix, selftest
-from laconic.coder.conformance import generate, load_cases
 from laconic.coder.container import MIXED, MODEL
 from laconic.coder.engine import load_engine
+from laconic.coder.engines import matrix, selftest
+from laconic.coder.engines.conformance import generate, load_cases
+from laconic.coder.engines.reference import NumpyEngine
+from laconic.coder.engines.selftest import Tally, check_case, chunkings, drawn_text, run_short
+from laconic.coder.engines.torch_engine import TorchEngine
 from laconic.coder.files import compress, open_model
-from laconic.coder.reference import NumpyEngine
-from laconic.coder.selftest import Tally, check_case, chunkings, drawn_text, run_short
-from laconic.coder.torch_engine import TorchEngine
 
 CASES = {case.name: case for case in load_cases()}
 FEW = [CASES[name] for name in ("smallest", "odd heads", "limits, relative, reglu")]
@@ -24,7 +24,7 @@ FEW = [CASES[name] for name in ("smallest", "odd heads", "limits, relative, regl
 @pytest.fixture
 def few(monkeypatch):
     """Few cases and small texts."""
-    monkeypatch.setattr("laconic.coder.conformance.load_cases", lambda: FEW)
+    monkeypatch.setattr("laconic.coder.engines.conformance.load_cases", lambda: FEW)
     monkeypatch.setattr(matrix, "load_cases", lambda: FEW)
     monkeypatch.setattr(selftest, "DRAWN", (8, 20))
     monkeypatch.setattr(matrix, "DRAWN", (8, 20))

@@ -4,9 +4,9 @@ import torch
 from test_transformer import SHAPES, small, stirred
 
 from laconic.coder.checkpoint import FrozenCheckpoint
+from laconic.coder.engines.reference import NumpyEngine
 from laconic.coder.fixedpoint import LOGIT_BITS
 from laconic.coder.graph import check_tensors
-from laconic.coder.reference import NumpyEngine
 from laconic.models.freeze import calibrate, freeze
 
 

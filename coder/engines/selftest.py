@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine import ENGINES, Engine, load_engine
+from ..errors import LaconicError
+from ..files import compress, decompress
+from ..fixedpoint import Array, exp2_weights
 from .conformance import Case, SplitMix64, digest, generate, trace
-from .engine import ENGINES, Engine, load_engine
-from .errors import LaconicError
-from .files import compress, decompress
-from .fixedpoint import Array, exp2_weights
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 SHORT_WORK = 200_000_000  # multiply-accumulates of a case that the short form takes
 CODINGS = ((1, 1), (1, 64), (2, 64), (6, 7))  # level and streams
@@ -132,7 +132,7 @@ def installed(wanted: str | None) -> tuple[list[str], dict[str, str]]:
     Raises:
         LaconicError: `wanted` does not exist, or is not here.
     """
-    from .registry import DEFAULT, find, open_model
+    from ..registry import DEFAULT, find, open_model
 
     here: list[str] = []
     missing: dict[str, str] = {}
@@ -193,7 +193,7 @@ def run_short(names: Sequence[str], cases: Sequence[Case], work: int) -> list[Ta
     Returns:
         A tally of the reference, whose every tensor is compared, and one of each engine.
     """
-    from .files import open_model
+    from ..files import open_model
 
     reference = Tally("numpy", REFERENCE, environment=HERE)
     tallies = {name: Tally(name, environment=HERE) for name in names}

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoint import FrozenCheckpoint
-from .errors import LaconicError
+from ..checkpoint import FrozenCheckpoint
+from ..errors import LaconicError
+from ..fixedpoint import Array
 from .exactgemm import Float32Gemm, Gemm, PaddedInt8Gemm
-from .fixedpoint import Array
 from .torch_engine import TorchEngine, TorchState
 
 

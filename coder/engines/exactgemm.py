@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .errors import LaconicError
-from .fixedpoint import INT8_MAX
+from ..errors import LaconicError
+from ..fixedpoint import INT8_MAX
 
 EXACT_COLUMNS = 1040  # 127 * 127 * 1040 < 2^24
 PATTERNS = 19  # rows of extreme operands: a prime, so that every lane of a register meets every one of them

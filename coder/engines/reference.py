@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from . import fixedpoint as fp
-from .checkpoint import FrozenCheckpoint
-from .fixedpoint import Array
+from .. import fixedpoint as fp
+from ..checkpoint import FrozenCheckpoint
+from ..fixedpoint import Array
 
 FLOAT32_EXACT = 1 << 24
 

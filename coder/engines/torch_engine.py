@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import fixedpoint as fp
-from .checkpoint import FrozenCheckpoint
+from .. import fixedpoint as fp
+from ..checkpoint import FrozenCheckpoint
+from ..fixedpoint import Array
+from ..parallel import share
 from .exactgemm import Float32Gemm, Gemm, Int8Gemm, choose_gemm
-from .fixedpoint import Array
-from .parallel import share
 
 GROUP_ROWS = 256  # rows that go through the graph together: what they need stays in a processor's cache
 SHARED_WORK = 1 << 28  # multiply-accumulates a call; below, waiting for others costs more than they do

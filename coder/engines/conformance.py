@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .checkpoint import FrozenCheckpoint
-from .fixedpoint import Array
-from .graph import BIAS_LIMIT, FrozenConfig, TensorSpec, tensor_specs
+from ..checkpoint import FrozenCheckpoint
+from ..fixedpoint import Array
+from ..graph import BIAS_LIMIT, FrozenConfig, TensorSpec, tensor_specs
 from .reference import NumpyEngine
 
 VECTORS = Path(__file__).parent / "conformance.json"

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..engine import load_engine
+from ..errors import LaconicError
+from ..files import open_model
 from .conformance import generate, load_cases
-from .engine import load_engine
-from .errors import LaconicError
-from .files import open_model
 from .selftest import (
     CODINGS,
     HERE,
