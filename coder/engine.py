@@ -2,13 +2,18 @@
 
 import importlib.util
 import os
+import warnings
 from typing import Any, Protocol
+
+import numpy as np
 
 from .checkpoint import FrozenCheckpoint
 from .errors import LaconicError
 from .fixedpoint import Array
 
 ENGINES = ("numba", "torch", "cuda", "numpy")  # numba first: it is the default
+
+PROVEN_STREAMS, PROVEN_STEPS = 5, 3  # of the tokens by which an engine is held to the reference when loaded
 
 
 class Engine(Protocol):
@@ -32,15 +37,38 @@ class Engine(Protocol):
 
 
 def load_engine(checkpoint: FrozenCheckpoint, name: str | None = None, threads: int | None = None) -> Engine:
-    """The engine called `name`, or the fastest.
+    """The engine called `name`, or the fastest, held to the reference on this machine and with this checkpoint.
+
+    One that gives other integers is not used: without a name the reference takes its place, with a warning.
 
     Args:
         threads: that engine torch may use; the others use one.
 
     Raises:
-        LaconicError: an engine that does not exist, or whose library or GPU is missing.
+        LaconicError: an engine that does not exist, whose library or GPU is missing, or that is not exact.
     """
-    name = name or ENGINES[0]
+    engine = build_engine(checkpoint, name or ENGINES[0], threads)
+    if engine.name == "numpy" or _is_exact(engine, checkpoint):
+        return engine
+    fault = f"engine {engine.name} ({engine.kernel}) gives other integers than the reference on this machine"
+    if name is not None:
+        raise LaconicError(f"{fault}: choose another, and see laconic selftest")
+    warnings.warn(f"{fault}: engine numpy takes its place, slower; see laconic selftest", stacklevel=2)
+    return build_engine(checkpoint, "numpy")
+
+
+def _is_exact(engine: Engine, checkpoint: FrozenCheckpoint) -> bool:
+    """Whether a few tokens of a few streams give the reference's logits."""
+    begin = engine.vocab_size
+    ids = np.arange(PROVEN_STREAMS * PROVEN_STEPS, dtype=np.int32).reshape(PROVEN_STREAMS, -1) * 37 % begin
+    ids[:, 0] = begin
+    reference = build_engine(checkpoint, "numpy")
+    expected = reference.advance(reference.start(PROVEN_STREAMS), ids)
+    return np.array_equal(engine.advance(engine.start(PROVEN_STREAMS), ids), expected)
+
+
+def build_engine(checkpoint: FrozenCheckpoint, name: str, threads: int | None = None) -> Engine:
+    """The engine called `name`, whether it is exact here or not."""
     if name == "numba":
         from .engines.numba_engine import NumbaEngine
 

@@ -4,7 +4,6 @@ import platform
 
 import pytest
 
-from laconic.coder.engine import ENGINES
 from laconic.coder.engines.conformance import load_cases
 from laconic.coder.engines.matrix import THREADS, run_matrix, runnable
 from laconic.coder.engines.selftest import CODINGS, installed
@@ -14,7 +13,7 @@ from laconic.coder.engines.selftest import CODINGS, installed
 def test_engines_threads_batches_chunkings_and_instruction_sets_agree():
     """Each setting encodes, and decodes what the setting before it wrote."""
     names, _ = installed(None)
-    assert names == list(ENGINES)
+    assert {"numba", "torch", "numpy"} <= set(names)
     environments = runnable()
     reference, *tallies = run_matrix(names, environments, print)
     assert [fault for tally in (reference, *tallies) for fault in tally.faults] == []

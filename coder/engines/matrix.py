@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..engine import load_engine
+from ..engine import build_engine
 from ..errors import LaconicError
 from ..files import open_model
 from .conformance import generate, load_cases
@@ -185,7 +185,7 @@ def _work(folder: Path) -> None:
         for case in load_cases():
             checkpoint, ids = generate(case)
             for (name, threads), tally in tallies.items():
-                engine = load_engine(checkpoint, name, threads)
+                engine = build_engine(checkpoint, name, threads)
                 tally.kernel = kernel_of(engine)
                 check_case(tally, engine, case, ids, logits[case.name], BATCHES, WORK)
     text = (folder / "text").read_bytes()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engine import ENGINES, Engine, load_engine
+from ..engine import ENGINES, Engine, build_engine
 from ..errors import LaconicError
 from ..files import compress, decompress
 from ..fixedpoint import Array, exp2_weights
@@ -201,7 +201,7 @@ def run_short(names: Sequence[str], cases: Sequence[Case], work: int) -> list[Ta
         checkpoint, ids = generate(case)
         logits = check_vectors(reference, case)
         for name, tally in tallies.items():
-            engine = load_engine(checkpoint, name)
+            engine = build_engine(checkpoint, name)
             tally.kernel = kernel_of(engine)
             if digest(logits) == case.digests["logits"]:
                 check_case(tally, engine, case, ids, logits, (1, 3), work)

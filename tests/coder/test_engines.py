@@ -194,3 +194,21 @@ def test_instruction_sets_agree(name, environment):
 def test_unknown_engine():
     with pytest.raises(LaconicError, match="abacus"):
         load_engine(random_checkpoint(random_config()), "abacus")
+
+
+class Liar(NumpyEngine):
+    name, kernel = "numba", "lies"
+
+    def advance(self, state, ids):
+        logits = super().advance(state, ids)
+        logits[-1, -1, -1] += 1
+        return logits
+
+
+def test_an_engine_that_is_not_exact_is_not_used(monkeypatch):
+    monkeypatch.setattr("laconic.coder.engines.numba_engine.NumbaEngine", Liar)
+    checkpoint = random_checkpoint(random_config())
+    with pytest.raises(LaconicError, match=r"numba \(lies\) gives other integers"):
+        load_engine(checkpoint, "numba")
+    with pytest.warns(UserWarning, match="engine numpy takes its place"):
+        assert type(load_engine(checkpoint)) is NumpyEngine

@@ -9,7 +9,7 @@ import pytest
 
 from laconic.cli import main
 from laconic.coder.container import MIXED, MODEL
-from laconic.coder.engine import load_engine
+from laconic.coder.engine import build_engine
 from laconic.coder.engines import matrix, selftest
 from laconic.coder.engines.conformance import generate, load_cases
 from laconic.coder.engines.reference import NumpyEngine
@@ -135,7 +135,7 @@ def test_mistakes_are_one_line(arguments, message, capsys):
 def test_work_bounds_steps_and_leaves_out_what_is_too_much():
     case = CASES["odd heads"]
     checkpoint, ids = generate(case)
-    engine = load_engine(checkpoint, "numpy")
+    engine = build_engine(checkpoint, "numpy")
     logits = selftest.evaluate(engine, ids, [])
     macs = case.config.macs_per_token()
     tally = Tally("numpy")
