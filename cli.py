@@ -13,6 +13,13 @@ from types import FrameType
 from typing import NamedTuple, NoReturn
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments, as everything else that a user can meet is said."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"laconic: error: {message}; see {self.prog} --help\n")
+
+
 class Command(NamedTuple):
     """`module` has add_arguments(parser) and run(args) -> exit status."""
 
@@ -27,6 +34,7 @@ COMMANDS = {
     "info": Command("coder.commands.info", "describe files without decoding them"),
     "cat": Command("coder.commands.cat", "print a file or a range of its bytes"),
     "models": Command("coder.commands.models", "list the checkpoints that are here"),
+    "selftest": Command("coder.commands.selftest", "check that every engine here gives the same integers"),
     "eval": Command("bench.evaluate", "code length of files under a checkpoint, and where the bits go"),
     "bench": Command("bench.commands", "measure files beside other compressors"),
     "train": Command("train.commands.train", "from a corpus to a frozen checkpoint"),
@@ -139,7 +147,7 @@ def _run(arguments: list[str]) -> int:
     command = COMMANDS[name]
     description = f"{command.help[0].upper()}{command.help[1:]}."
     module = import_module(f".{command.module}", __package__)
-    parser = argparse.ArgumentParser(prog=f"laconic {name}", description=description)
+    parser = Parser(prog=f"laconic {name}", description=description)
     module.add_arguments(parser)
     if not getattr(module, "TAKES_SETTINGS", False):
         return module.run(parser.parse_args(arguments[1:]))

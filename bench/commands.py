@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from ..coder.commands.shared import Once
+from ..coder.commands.shared import Once, count
+from ..coder.engine import ENGINES
 from ..coder.errors import LaconicError
 from ..coder.mixing.experts import DEFAULT_LEVEL
 from .measure import Sample, measure, read_samples
@@ -15,7 +16,8 @@ from .peers import PEERS, select_peers
 from .plots import plot_bits_per_byte
 from .programs import PROGRAMS
 from .report import Report
-from .speed import Speed, measure_speed
+from .speed import measure_speed
+from .speed_report import Speed
 from .subject import laconic_codec, load_checkpoint, select_levels
 
 PROGRAM_NAMES = ", ".join(program.name for program in PROGRAMS)
@@ -80,7 +82,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--speed",
         action="store_true",
-        help="measure how fast engine and coders are alone, on a sample of the files put end to end",
+        help="measure how fast the whole codec is on all cores, and engine and coders alone beside the "
+        "machine's peaks, on a sample of the files put end to end; speeds of peers are in the comparison",
+    )
+    parser.add_argument(
+        "--engine", metavar="E", help=f"with --speed: {', '.join(ENGINES)} (default: {ENGINES[0]})"
+    )
+    parser.add_argument(
+        "--streams",
+        type=count,
+        metavar="N",
+        help="with --speed: coded in lockstep in a segment, 1 to 4096 (default: what each level chooses)",
     )
     parser.add_argument(
         "--json", metavar="OUT", type=Path, help="write every figure there, replacing what is"
@@ -96,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
     levels = select_levels(args.levels or ("all" if args.speed else str(DEFAULT_LEVEL)))
     if args.speed:
         return _run_speed(args, levels)
+    if args.engine is not None or args.streams is not None:
+        raise LaconicError("--engine and --streams are for measuring parts: add --speed, or leave them out")
     report = compare(read_samples(args.files), args.model, args.peers, levels)
     print(report.text())
     if args.json:
@@ -114,7 +128,7 @@ def _run_speed(args: argparse.Namespace, levels: Sequence[int]) -> int:
     if args.plot or args.peers != "all":
         raise LaconicError("--speed measures laconic's own parts: leave out --plot and --peers")
     data = b"".join(sample.data for sample in read_samples(args.files))
-    report = measure_speed(data, args.model, levels)
+    report = measure_speed(data, args.model, levels, args.engine, args.streams)
     print(report.as_text())
     if args.json:
         write_json(report, args.json)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.commands.shared import Once, count
-from ..coder.engine import Engine, load_engine
+from ..coder.engine import ENGINES, Engine, load_engine
 from ..coder.errors import LaconicError
 from ..coder.registry import find
 from .measure import Sample, read_samples
@@ -170,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT",
         help="a name or a folder (default: %(default)s)",
     )
-    parser.add_argument("--engine", help="numba, torch or numpy (default: numba)")
+    parser.add_argument("--engine", help=f"{', '.join(ENGINES)} (default: {ENGINES[0]})")
     parser.add_argument("-T", "--threads", type=count, help="threads of the torch engine")
     parser.add_argument("--json", metavar="OUT", type=Path, help="write the figures there, replacing what is")
 
@@ -183,7 +183,8 @@ def run(args: argparse.Namespace) -> int:
         raise LaconicError("eval is of a model: name a checkpoint by -m (`laconic models` lists those here)")
     checkpoint = FrozenCheckpoint.load(find(args.model).path)
     engine = load_engine(checkpoint, args.engine, args.threads)
-    print(f"checkpoint {checkpoint.id.hex()[:16]}, {checkpoint.size_bytes:,} bytes, engine {engine.name}")
+    head = f"checkpoint {checkpoint.id.hex()[:16]}, {checkpoint.size_bytes:,} bytes"
+    print(f"{head}, engine {engine.name}: {engine.kernel}")
     figures: list[dict[str, Any]] = []
     for sample in samples:
         length = code_length(checkpoint, engine, sample.data)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..coder.container import METHOD_NAMES, MIXED, MODEL
+from ..coder import container
 from .measure import CodecResult, Measurement, Sample
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NAME_WIDTH = 32
 NOT_KNOWN = "not known"
+BY_MODEL = {container.METHOD_NAMES[method] for method in container.BY_MODEL}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Report:
     @property
     def peers(self) -> list[CodecResult]:
         return [result for result in self.results if result.level is None]
+
+    @property
+    def checkpoint_used(self) -> bool:
+        """Whether the model coded any of what counts for the break-even: our smallest output."""
+        return not BY_MODEL.isdisjoint(_smallest(self.ours).methods)
 
     def text(self) -> str:
         """Tables of bytes, bits per byte and speed, then the account."""
@@ -102,6 +108,7 @@ class Report:
                 "id": checkpoint.id.hex(),
                 "path": str(checkpoint.path),
                 "bytes": checkpoint.size_bytes,
+                "used": self.checkpoint_used,
                 "break_even_bytes": self.break_even_bytes(),
             },
         }
@@ -121,10 +128,10 @@ class Report:
     def break_even_bytes(self) -> int | None:
         """Bytes of such text from which checkpoint and output together are below the best peer's output.
 
-        Ours is that of the level with the smallest output. None where there is no checkpoint, no peer, or no
-        gain a byte.
+        Ours is that of the level with the smallest output. None where there is no checkpoint or it was not
+        used, no peer, or no gain a byte.
         """
-        if self.checkpoint is None or not self.peers:
+        if self.checkpoint is None or not self.peers or not self.checkpoint_used:
             return None
         gain_bits_per_byte = _smallest(self.peers).bits_per_byte - _smallest(self.ours).bits_per_byte
         if gain_bits_per_byte <= 0:
@@ -134,6 +141,8 @@ class Report:
     def break_even_line(self) -> str:
         """The same, as a sentence."""
         ours, best, size = _smallest(self.ours), _smallest(self.peers), self.break_even_bytes()
+        if not self.checkpoint_used:
+            return f"none: {ours.codec} did not use the checkpoint, which makes nothing here smaller"
         if size is None:
             return f"never: {best.codec} makes these files no larger than {ours.codec} does"
         by = f" by {ours.codec}" if len(self.ours) > 1 else ""
@@ -157,14 +166,13 @@ class Report:
             return []
         lines: list[str] = []
         for result in self.ours:
-            if set(result.methods) <= {METHOD_NAMES[MODEL], METHOD_NAMES[MIXED]}:
+            if set(result.methods) <= BY_MODEL:
                 continue
             total = sum(result.methods.values())
             shares = ", ".join(f"{name} {size / total:.1%}" for name, size in result.methods.items())
-            who = f"{result.codec}: not" if len(self.ours) > 1 else "Not"
-            lines.append(
-                f"{who} all of it was coded by the model, but what is smallest: {shares} of the bytes."
-            )
+            part = "none" if BY_MODEL.isdisjoint(result.methods) else "not all"
+            who = f"{result.codec}: {part}" if len(self.ours) > 1 else part.capitalize()
+            lines.append(f"{who} of it was coded by the model, but what is smallest: {shares} of the bytes.")
         return lines
 
     def _checkpoint_lines(self, checkpoint: "FrozenCheckpoint") -> list[str]:

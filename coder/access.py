@@ -31,7 +31,9 @@ from .container import (
     restore,
 )
 from .errors import LaconicError
+from .limits import MemoryLimitError
 
+_SMALLEST = 15  # bytes of a file: that of the empty original
 _FOOTER = 4  # bytes of the index's length
 # Without a checkpoint, with one, and with several and their number.
 _PROLOGUE_SIZES = (5, 5 + PREFIX, *(6 + count * PREFIX for count in range(2, MAX_CHECKPOINTS + 1)))
@@ -171,11 +173,15 @@ def read_range(file: BinaryIO, begin: int, end: int, decode: Decode) -> Iterator
 
 
 class Piece(NamedTuple):
-    """Bytes begin <= i < end of the original; lost where data is None, with an end that may be unknown."""
+    """Bytes begin <= i < end of the original.
+
+    Where data is None they are lost, with an end that may be unknown, or passed over: `refused` says why.
+    """
 
     begin: int
     end: int | None
     data: bytes | None
+    refused: str = ""
 
 
 def recover(file: BinaryIO, decode: Decode) -> Iterator[Piece]:
@@ -183,70 +189,120 @@ def recover(file: BinaryIO, decode: Decode) -> Iterator[Piece]:
 
     With a sound index that fits the file its segments are tried. Otherwise they are found by their markers
     and say where they belong; without an index the last piece is lost with an unknown end, for nothing says
-    how long the original was.
+    how long the original was. A segment that asks for more memory than is allowed is passed over.
 
     Raises:
-        LaconicError: there is no sound segment at all, or a checkpoint that is needed is not here.
+        LaconicError: not one segment can be restored, or a checkpoint that is needed is not here.
     """
-    found, total = _what_is_left(file)
-    expected, anything = 0, False
-    for stored in found:
+    left = _what_is_left(file)
+    expected, anything, wrong = 0, False, False
+    waiting: list[Piece] = []  # refused, until something is restored
+    for stored in left.segments:
+        data, refused = None, ""
         try:
-            data = _restore(stored, decode, total is None)
+            data = _restore(stored, decode, left.total is None)
         except DamageError:
+            wrong = True
             continue
+        except MemoryLimitError as error:
+            refused = str(error)
+        except LaconicError as error:
+            raise _blame_head(left.head, error) from None
         if stored.position > expected:
-            yield Piece(expected, stored.position, None)
-        expected = stored.position + len(data)
-        anything = True
-        yield Piece(stored.position, expected, data)
+            waiting.append(Piece(expected, stored.position, None))
+        expected = stored.position + stored.segment.original_length
+        waiting.append(Piece(stored.position, expected, data, refused))
+        if data is not None:
+            anything = True
+        if anything:
+            yield from waiting
+            waiting.clear()
     if not anything:
-        raise LaconicError(
-            "nothing of this file can be restored: get it again, or name its own checkpoint by -m"
-        )
-    if total is None or total > expected:
-        yield Piece(expected, total, None)
+        raise _nothing(file, left, wrong, next((piece.refused for piece in waiting if piece.refused), ""))
+    if left.total is None or left.total > expected:
+        yield Piece(expected, left.total, None)
+
+
+def _blame_head(head: LaconicError | None, error: LaconicError) -> LaconicError:
+    """A checkpoint is not here: what is no .lac file of this version is told that first."""
+    if head is None or isinstance(head, DamageError):
+        return error
+    return LaconicError(f"{head}; or, where only its head is damaged, {error}")
+
+
+def _nothing(file: BinaryIO, left: "_Left", wrong: bool, refused: str) -> LaconicError:
+    """Why nothing was restored; `wrong`: something was decoded, to something else."""
+    size = file.seek(0, os.SEEK_END)
+    if refused:
+        return MemoryLimitError(refused)
+    if size < _SMALLEST:
+        why = f"it has {size} bytes, the smallest .lac file has {_SMALLEST}; get it again"
+    elif wrong:
+        why = "its segments decode to something else; name its own checkpoint by -m, or get it again"
+    elif left.head is not None and not isinstance(left.head, DamageError):
+        why = str(left.head)
+    elif left.single:
+        why = "its only segment is damaged, or not all there; get it again"
+    else:
+        why = "none of its segments is sound; get it again"
+    return LaconicError(f"nothing of this file can be restored: {why}")
 
 
 def _restore(stored: Stored, decode: Decode, head_in_doubt: bool) -> bytes:
     """As `restore`; a checkpoint that is not here may be a damaged name, where the head is in doubt."""
     try:
         return restore(stored, decode)
-    except DamageError:
+    except (DamageError, MemoryLimitError):
+        raise
+    except LaconicError as error:
+        if not head_in_doubt or stored.checkpoint == UNKNOWN:
+            raise
+        not_here = error
+    try:
+        return restore(stored._replace(checkpoint=UNKNOWN), decode)
+    except (DamageError, MemoryLimitError):
         raise
     except LaconicError:
-        if not head_in_doubt:
-            raise
-        return restore(stored._replace(checkpoint=UNKNOWN), decode)
+        raise not_here from None
 
 
-def _what_is_left(file: BinaryIO) -> tuple[Iterator[Stored], int | None]:
-    """(segments whose stored check holds, the length of the original where anything sound tells it)."""
+class _Left(NamedTuple):
+    """What is left of a file."""
+
+    segments: Iterator[Stored]  # whose stored check holds
+    total: int | None  # length of the original, where anything sound tells it
+    single: bool = False  # it says that it is of one segment
+    head: LaconicError | None = None  # why its head is not believed
+
+
+def _what_is_left(file: BinaryIO) -> _Left:
     size = file.seek(0, os.SEEK_END)
     source = _at(file, 0)
+    single, head = False, None
     try:
         prologue = read_prologue(source)
         if prologue.single:
+            single = True
             layout = read_layout(file)
-            return _indexed(file, layout), layout.original_length
-    except LaconicError:
-        prologue = Prologue(False, UNKNOWN)
+            return _Left(_indexed(file, layout), layout.original_length, single)
+    except LaconicError as error:
+        prologue, head = Prologue(False, UNKNOWN), error
     # A head that nothing confirms is not believed where it says that no segment needs a checkpoint.
     doubted = UNKNOWN if prologue.checkpoint is None else prologue.checkpoint
     try:
         index = _read_index(file, size)
     except LaconicError:
-        return _scanned(file, doubted, [0]), None
+        return _Left(_scanned(file, doubted, [0]), None, single, head)
     try:
         index.verify(prologue)
     except LaconicError:
         shifts = [0, *(index.start - index.span - begin for begin in _PROLOGUE_SIZES)]
-        return _scanned(file, doubted, shifts), None
+        return _Left(_scanned(file, doubted, shifts), None, single, head)
     begin, total = source.position, sum(entry.original_length for entry in index.entries)
     shift = index.start - index.span - begin
     if shift:  # bytes are missing or too many; or it is another file's index, at the end of what is left
-        return _scanned(file, prologue.checkpoint, [0, shift]), total
-    return _indexed(file, Layout(prologue, index.placed(begin), total, size)), total
+        return _Left(_scanned(file, prologue.checkpoint, [0, shift]), total)
+    return _Left(_indexed(file, Layout(prologue, index.placed(begin), total, size)), total)
 
 
 def _indexed(file: BinaryIO, layout: Layout) -> Iterator[Stored]:

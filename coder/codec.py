@@ -14,10 +14,13 @@ LEVELS = range(1, 10)  # 1: the model alone; from 2 on the mixer, with more expe
 LZMA_IS_ENOUGH = 0.002  # of the original: a long segment that LZMA shrinks so far is left to it, for speed
 REPETITIVE = 1 << 20  # bytes from which on a segment is long in that sense
 SAMPLE = 1 << 16  # bytes by which it is decided whether a model helps
+LARGER = 1 << 18  # bytes by which that is decided where the sample leaves it open, and the segment
+LONG = 8 * LARGER  # is so long that both in full would cost much more
 WINDOWS = 4  # places that a sample is taken from
 SHARE = 0.85  # of the time that model and experts, and then experts alone, take
 LOST = 0.035  # of what a model saves, relative to the experts alone, each time that a text doubles
-TRUSTED, HOPELESS = 0.85, 1.03  # expected ratios to the experts alone, between which both are tried
+TRUSTED, HOPELESS = 0.85, 1.03  # expected ratios to the experts alone, between which it is open
+TRUSTED_LARGER = 0.95  # the first, by the larger sample, whose expectation is better
 INCOMPRESSIBLE = 0.998  # of the original, on a sample
 
 
@@ -94,9 +97,9 @@ def _stored_size(segment: Segment) -> int:
     return len(pack_header(segment)) + len(segment.payload)
 
 
-def _sample(data: bytes) -> bytes:
-    """Windows spread evenly over the segment, put end to end."""
-    length = SAMPLE // WINDOWS
+def _sample(data: bytes, size: int) -> bytes:
+    """Windows spread evenly over the segment, put end to end: `size` bytes."""
+    length = size // WINDOWS
     step = (len(data) - length) // (WINDOWS - 1)
     return b"".join([data[at * step : at * step + length] for at in range(WINDOWS)])
 
@@ -105,27 +108,34 @@ def _is_noise(data: bytes, level: int, report: Report | None) -> bool:
     """Whether a sample of what LZMA cannot shorten is noise to the experts too."""
     if len(data) < 2 * SAMPLE:
         return False
-    sample = _sample(data)
+    sample = _sample(data, SAMPLE)
     return _mixing().encode_experts(sample, level, int(INCOMPRESSIBLE * len(sample)), report) is None
 
 
 def _model_helps(
     data: bytes, model: Model, level: int, streams: int | None, report: Report | None
 ) -> bool | None:
-    """Whether a sample is smaller with the model; None where that does not settle it, and both are tried.
+    """Whether a sample is smaller with the model; None where that does not settle it, and both are tried."""
+    if len(data) < 2 * SAMPLE or streams is not None:  # a sample tells nothing of streams that were asked for
+        return None
+    ratio, trusted = _expected_ratio(data, model, level, SAMPLE, report), TRUSTED
+    if trusted <= ratio <= HOPELESS and len(data) >= LONG:
+        ratio, trusted = _expected_ratio(data, model, level, LARGER, report), TRUSTED_LARGER
+    return True if ratio < trusted else False if ratio > HOPELESS else None
+
+
+def _expected_ratio(data: bytes, model: Model, level: int, size: int, report: Report | None) -> float:
+    """Bytes with the model to bytes by the experts alone, as a sample of `size` bytes promises.
 
     The longer a segment, the more the experts learn by themselves, and the less a model has to add.
     """
-    if len(data) < 2 * SAMPLE or streams is not None:  # a sample tells nothing of streams that were asked for
-        return None
-    sample = _sample(data)
+    sample = _sample(data, size)
     alone = _mixing().encode_experts(sample, level, len(sample), report)
     limit = len(sample) if alone is None else len(alone.payload)
     mixed = _mixing().encode_mixed(sample, model, level, None, limit, report)
     if mixed is None:
-        return False
-    ratio = len(mixed.payload) / limit + LOST * math.log2(len(data) / SAMPLE)
-    return True if ratio < TRUSTED else False if ratio > HOPELESS else None
+        return math.inf
+    return len(mixed.payload) / limit + LOST * math.log2(len(data) / size)
 
 
 def decode_segment(

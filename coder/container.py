@@ -195,11 +195,15 @@ def read_prologue(source: Source) -> Prologue:
     if magic != MAGIC:
         if MAGIC.startswith(magic):
             raise truncated(len(magic))
-        raise LaconicError(f"this is no .lac file: it begins with {magic.hex(' ')}, not {MAGIC.hex(' ')}")
+        raise LaconicError(
+            f"this is no .lac file: it begins with {magic.hex(' ')}, not {MAGIC.hex(' ')}; "
+            "name one that laconic compress wrote"
+        )
     version, flags = divmod(source.exactly(1)[0], 16)
     if version != VERSION:
         raise LaconicError(
-            f"the file is of format version {version}, this laconic reads {VERSION}: install another"
+            f"the file is of format version {version}, this laconic reads {VERSION}: "
+            "install the laconic that wrote it"
         )
     if flags & ~(SINGLE | WITHOUT_CHECKPOINT | SEVERAL) or (flags & SEVERAL and flags & WITHOUT_CHECKPOINT):
         raise damaged(f"flags {flags:#x} are reserved")

@@ -8,13 +8,14 @@ from .checkpoint import FrozenCheckpoint
 from .errors import LaconicError
 from .fixedpoint import Array
 
-ENGINES = ("numba", "torch", "numpy")  # the fastest first
+ENGINES = ("numba", "torch", "cuda", "numpy")  # numba first: it is the default
 
 
 class Engine(Protocol):
     """Every engine gives the same integers, whatever the batch, the chunking and the threads."""
 
     name: str
+    kernel: str  # what multiplies, in words
     vocab_size: int
 
     def start(self, num_streams: int) -> Any:
@@ -37,7 +38,7 @@ def load_engine(checkpoint: FrozenCheckpoint, name: str | None = None, threads: 
         threads: that engine torch may use; the others use one.
 
     Raises:
-        LaconicError: an engine that does not exist, or whose library is missing.
+        LaconicError: an engine that does not exist, or whose library or GPU is missing.
     """
     name = name or ENGINES[0]
     if name == "numba":
@@ -48,13 +49,17 @@ def load_engine(checkpoint: FrozenCheckpoint, name: str | None = None, threads: 
         from .reference import NumpyEngine
 
         return NumpyEngine(checkpoint)
-    if name != "torch":
+    if name not in ENGINES:
         raise LaconicError(f"there is no engine {name!r}: choose one of {', '.join(ENGINES)}")
     if importlib.util.find_spec("torch") is None:
-        raise LaconicError("engine torch needs torch: pip install 'laconic[train]', or leave --engine out")
+        raise LaconicError(f"engine {name} needs torch: pip install 'laconic[train]', or leave --engine out")
     # Waiting threads that spin slow two busy processes on two cores down severalfold. OpenMP reads this when
     # torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if name == "cuda":
+        from .cuda_engine import CudaEngine
+
+        return CudaEngine(checkpoint)
     from .torch_engine import TorchEngine
 
     return TorchEngine(checkpoint, threads)

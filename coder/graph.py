@@ -61,9 +61,12 @@ class FrozenConfig:
                 found.append(f"{name} is {value!r}, allowed are whole numbers from {low} to {high}")
         if found:
             return found
-        if self.num_heads % self.num_kv_heads or self.num_heads * self.head_dim > 4096:
+        queries = self.num_heads * self.head_dim
+        if queries > 4096:
+            found.append(f"num_heads * head_dim is {queries}, allowed are at most 4096")
+        if self.num_heads % self.num_kv_heads:
             found.append(
-                f"{self.num_heads} heads of {self.head_dim} over {self.num_kv_heads} key heads do not fit"
+                f"num_heads is {self.num_heads}, it must be a multiple of num_kv_heads, {self.num_kv_heads}"
             )
         if self.ffn not in ("relu2", "reglu"):
             found.append(f"ffn is {self.ffn!r}, allowed are relu2 and reglu")
@@ -71,12 +74,14 @@ class FrozenConfig:
             found.append(f"positions is {self.positions!r}, allowed are rotary and relative")
         if type(self.tied) is not bool:
             found.append(f"tied is {self.tied!r}, allowed are true and false")
+        if self.positions != "rotary":
+            return found
+        if self.head_dim % 2:
+            found.append(f"head_dim is {self.head_dim}, it must be even with rotary positions")
         period = self.rotary_period
-        if self.positions == "rotary" and (
-            self.head_dim % 2 or period & (period - 1) or period < self.window
-        ):
+        if period & (period - 1) or period < self.window:
             found.append(
-                f"a rotary period of {period} does not fit window {self.window}, head_dim {self.head_dim}"
+                f"rotary_period is {period}, it must be a power of two, at least window, {self.window}"
             )
         return found
 
@@ -86,6 +91,10 @@ class FrozenConfig:
         attention = self.d_model * (2 * queries + 2 * keys) + 2 * self.window * queries
         ffn = self.d_model * self.ffn_dim * (3 if self.ffn == "reglu" else 2)
         return self.num_layers * (attention + ffn) + self.d_model * self.vocab_size
+
+    def cache_bytes_per_token(self) -> int:
+        """Bytes of int8 keys and values, of a full window, that are read to decode one token."""
+        return self.num_layers * self.window * 2 * self.num_kv_heads * self.head_dim
 
 
 @dataclass(frozen=True)

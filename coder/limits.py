@@ -10,10 +10,14 @@ CODER_BITS = 56  # that the range coder holds when the payload ends
 DECISIONS_PER_BIT = 45427  # at most: a decision of the mixer costs at least log2(65536 / 65535) bits
 
 
+class MemoryLimitError(LaconicError):
+    """A segment asks for more memory than is allowed."""
+
+
 def check_memory(needed: int, allowed: int) -> None:
-    """Raises LaconicError where a segment asks for more memory than is allowed."""
+    """Raises MemoryLimitError where a segment asks for more memory than is allowed."""
     if needed > allowed:
-        raise LaconicError(
+        raise MemoryLimitError(
             f"a segment asks for {-(-needed >> 20):,} MB of memory, allowed are {allowed / (1 << 20):,.4g}: "
             "raise --memory (memory= in Python) if you trust the file"
         )

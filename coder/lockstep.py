@@ -13,14 +13,15 @@ from .container import MAX_STREAMS
 
 IdArray = npt.NDArray[np.int32]
 
-TOKENS_PER_STREAM = 8192
-LOGITS_BYTES = 64_000_000  # of the chunk that an encoder asks of the engine
+TOKENS_PER_STREAM = 2048  # a stream more costs a byte and a half: the model's first tokens
 REPORTED_STEPS = 64  # between two reports of a decoder
+# Of the chunk that an encoder asks of the engine: larger arrays are pages that the system clears every time.
+LOGITS_BYTES = 16_000_000
 MAX_CHUNK_STEPS = 64  # an engine's attention over a chunk grows with its square
 
 
 def num_streams(num_tokens: int, wanted: int | None, most: int) -> int:
-    """Streams of a segment of `num_tokens` >= 1 tokens: as wanted, or one for 8192, 1 to `most`."""
+    """Streams of a segment of `num_tokens` >= 1 tokens: as wanted, or by its length, 1 to `most`."""
     streams = min(num_tokens // TOKENS_PER_STREAM, most) if wanted is None else wanted
     return max(1, min(streams, num_tokens, MAX_STREAMS))
 

@@ -40,6 +40,7 @@ class NumpyEngine:
     """Evaluates a frozen checkpoint with NumPy alone."""
 
     name = "numpy"
+    kernel = "NumPy float32 GEMM"
 
     def __init__(self, checkpoint: FrozenCheckpoint) -> None:
         self.config = checkpoint.config
@@ -47,7 +48,8 @@ class NumpyEngine:
         self.tensors = {
             k: v.astype(np.int64) if v.dtype != np.int8 else v for k, v in checkpoint.tensors.items()
         }
-        self.trace: dict[str, Array] | None = None  # a dict here receives every intermediate tensor
+        # A dict here receives every intermediate tensor, under the names of docs/frozen.md.
+        self.trace: dict[str, Array] | None = None
 
     def start(self, num_streams: int) -> ReferenceState:
         """A state of streams that have seen nothing."""
@@ -95,6 +97,10 @@ class NumpyEngine:
         accumulators = exact_matmul(q, weight.T, bound)
         scaled = fp.round_shift(accumulators * scale, fp.SCALE_BITS)
         y = fp.requantise(scaled, self.tensors[f"{name}.multiplier"], int(self.tensors[f"{name}.shift"][0]))
+        self._note(f"{name}.rows", q)
+        self._note(f"{name}.scales", scale)
+        self._note(f"{name}.sums", accumulators)
+        self._note(f"{name}.scaled", scaled)
         self._note(name, y)
         return y
 
@@ -108,7 +114,11 @@ class NumpyEngine:
         if c.positions == "rotary":
             positions = state.position + np.arange(T, dtype=np.int64)
             q, k = self._rotate(q, positions), self._rotate(k, positions)
+            if self.trace is not None:
+                self._note(f"{name}.rotated", np.concatenate([q, k], axis=1).transpose(0, 2, 1, 3))
         q, k, v = (fp.saturate(fp.round_shift(z, fp.HEAD_BITS), fp.INT8_MAX) for z in (q, k, v))
+        for kind, steps in (("queries", q), ("keys", k), ("values", v)):
+            self._note(f"{name}.{kind}", steps.transpose(0, 2, 1, 3))
         k = np.concatenate([state.keys[layer][:S], k], axis=2)
         v = np.concatenate([state.values[layer][:S], v], axis=2)
         state.keys[layer], state.values[layer] = k[:, :, 1 - c.window :], v[:, :, 1 - c.window :]
@@ -126,12 +136,15 @@ class NumpyEngine:
         highest = np.where(visible, scores, np.iinfo(np.int64).min).max(axis=-1, keepdims=True)
         weights = np.where(visible, fp.attention_weights(np.where(visible, highest - scores, 0)), 0)
         total = weights.sum(axis=-1, keepdims=True)
-        self._note(f"{name}.weights", weights)
+        if self.trace is not None:
+            self._note(f"{name}.scores", np.where(visible, scores, 0).transpose(0, 2, 1, 3))
+        self._note(f"{name}.weights", weights.transpose(0, 2, 1, 3))
         grouped = weights.reshape(S, G, H // G * T, cached)
         sums = exact_matmul(grouped, v, fp.ATTENTION_MAX * fp.INT8_MAX * c.window).reshape(S, H, T, K)
         reciprocal = (1 << fp.RECIPROCAL_BITS) // total
         averages = fp.round_shift(sums * reciprocal, fp.RECIPROCAL_BITS - fp.AVERAGE_BITS)
         averages = averages.transpose(0, 2, 1, 3).reshape(S, T, H * K)
+        self._note(f"{name}.averages", averages)
         rows, m = fp.quantise_rows(averages)
         return self._linear(rows, m << fp.ROW_SCALE_SHIFT, t[f"{name}.out.weight"], f"{name}.out")
 
@@ -149,5 +162,6 @@ class NumpyEngine:
         hidden = fp.saturate(hidden, fp.INNER_LIMIT)
         gate, value = np.split(hidden, 2, axis=-1) if self.config.ffn == "reglu" else (hidden, hidden)
         product = fp.round_shift(np.maximum(gate, 0) * value, fp.HIDDEN_SHIFT)
+        self._note(f"{name}.hidden", product)
         rows, m = fp.quantise_rows(product)
         return self._linear(rows, m << fp.ROW_SCALE_SHIFT, t[f"{name}.down.weight"], f"{name}.down")

@@ -1,8 +1,9 @@
 """Where checkpoints are found: by name, by path, or by the id that a file names.
 
-They lie in the package's `checkpoints` folder and in the folders that the environment variable
-LACONIC_CHECKPOINTS lists (separated as in PATH). Searching reads `config.json` alone; only the checkpoint
-that is chosen is loaded, and verified.
+They lie in the folders that the environment variable LACONIC_CHECKPOINTS lists (separated as in PATH) and in
+the package's `checkpoints` folder. A name means the first folder that is called so, in that order: a folder
+called default takes the place of the shipped one. Searching reads `config.json` alone; only what is chosen is
+loaded and verified, and the others of its id where it is damaged.
 """
 
 import json
@@ -71,6 +72,25 @@ def available() -> Iterator[Listing]:
                 yield listing
 
 
+def fault(listing: Listing) -> str | None:
+    """What is wrong with a checkpoint's content, in one line; None where it is sound."""
+    from .checkpoint import FrozenCheckpoint
+
+    try:
+        FrozenCheckpoint.load(listing.path)
+    except (LaconicError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _sound_copy(chosen: Listing, here: list[Listing]) -> Listing:
+    """The checkpoint chosen, or, where it is damaged, the first sound one of its id."""
+    others = [other for other in here if other.id == chosen.id and other.path != chosen.path]
+    if not others or fault(chosen) is None:
+        return chosen
+    return next((other for other in others if fault(other) is None), chosen)
+
+
 def _what_is_here() -> str:
     names = [f"{listing.name} ({listing.id[:4].hex()})" for listing in available()]
     return ", ".join(names) or "none"
@@ -79,7 +99,8 @@ def _what_is_here() -> str:
 def find(wanted: Name) -> Listing:
     """The checkpoint that a name, a path or the first digits of an id (at least 4) stand for.
 
-    A name is taken before a folder here that is called the same: ./NAME or a Path means the folder.
+    A name is taken before a folder here that is called the same: ./NAME or a Path means the folder. A name or
+    an id stands for content: of a damaged checkpoint a sound copy elsewhere is taken.
 
     Raises:
         LaconicError: there is none, or several.
@@ -89,7 +110,7 @@ def find(wanted: Name) -> Listing:
     here = [] if isinstance(wanted, Path) or os.sep in text else list(available())
     for listing in here:
         if listing.name == text:
-            return listing
+            return _sound_copy(listing, here)
     if (path / "config.json").is_file():
         listing = read_listing(path)
         if listing is None:
@@ -101,7 +122,7 @@ def find(wanted: Name) -> Listing:
         if several > 1:
             raise LaconicError(f"{several} checkpoints have ids that begin with {text}: give more digits")
         if matching:
-            return matching[0]
+            return _sound_copy(matching[0], here)
     what = (
         f"{text} has no config.json, it is no checkpoint"
         if path.exists()
@@ -179,7 +200,7 @@ class Decoder:
         if prefixes == UNKNOWN and self.extra:
             return ensemble([open_model(listing, self.engine, self.threads) for listing in self.extra])
         if not prefixes:
-            raise LaconicError("the file needs a checkpoint and does not name it: name it by -m PATH")
+            raise LaconicError("it needs a checkpoint and does not name it: name it by -m PATH")
         starts = range(0, len(prefixes), PREFIX)
         return ensemble([self._open_one(prefixes[start : start + PREFIX]) for start in starts])
 

@@ -1,41 +1,64 @@
-"""The frozen graph in torch: the same integers as the reference, by exact float arithmetic.
+"""The frozen graph in torch: the same integers as the reference, by exact arithmetic in other types.
 
-Products of int8 values are float32 GEMMs whose every partial sum stays below 2^24; everything else is
-float64 used as a 53-bit integer unit: coder/graph.py proves the bounds. Rounding shifts become
-floor(x * 2^-shift + 1/2), which is exact there.
+Products of weights are exact int8 or float32 GEMMs (coder/exactgemm.py), those of attention float32 ones
+whose every partial sum stays below 2^24; everything else is float64 used as a 53-bit integer unit:
+coder/graph.py proves the bounds. Rounding shifts become floor(x * 2^-shift + 1/2), which is exact there.
 
-Dimensions: S streams, T tokens fed at once, D width, H query heads, G key heads, K head_dim, V vocabulary.
+Dimensions: S streams, T tokens fed at once, D width, H query heads, G key heads, K head_dim, W window,
+V vocabulary, C keys that a chunk looks at.
 """
 
 # torch leaves many of its own functions untyped:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from . import fixedpoint as fp
 from .checkpoint import FrozenCheckpoint
+from .exactgemm import Float32Gemm, Gemm, Int8Gemm, choose_gemm
 from .fixedpoint import Array
 from .parallel import share
 
-EXACT_COLUMNS = 1040  # 127 * 127 * 1040 < 2^24
+GROUP_ROWS = 256  # rows that go through the graph together: what they need stays in a processor's cache
 SHARED_WORK = 1 << 28  # multiply-accumulates a call; below, waiting for others costs more than they do
-SPARE_TOKENS = 64  # room behind a cached window before it is moved to the front
+EXACT_SQUARES = 512  # columns whose squares add up to at most 2^53: a residual is at most 2^22
+HIDDEN = -(2.0**52)  # added to a score, which is below 2^40
 
 
 @dataclass
 class TorchState:
-    """Keys and values of every layer in buffers that are compacted when full."""
+    """Keys and values of the last W positions of every layer: position p is in slot p mod W."""
 
-    position: int = 0
-    filled: int = 0  # tokens in the buffers; the last window - 1 matter
-    keys: list[Tensor] = field(default_factory=list[Tensor])  # float32 [S, G, room, K] a layer
-    values: list[Tensor] = field(default_factory=list[Tensor])
+    position: Tensor  # int64 []: how many tokens came before
+    keys: list[Tensor]  # float32 [S, G, W, K] a layer
+    values: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a chunk's tokens are, and what they see; the same for every stream.
+
+    Attributes:
+        order: slots of the W - 1 positions before, in order; None where one token is fed, which looks at the
+            slots as they lie, its own among them.
+        slots: of the last min(T, W) tokens that are fed.
+        added: what is added to the scores of each layer, float64 [H or 1, T, C]: biases, and HIDDEN.
+        turn: cosines and sines of the positions, float64 [T, 1, K / 2]; None without rotary positions.
+    """
+
+    order: Tensor | None
+    slots: Tensor
+    added: list[Tensor]
+    turn: tuple[Tensor, Tensor] | None
 
 
 def _attention_table() -> Tensor:
@@ -57,73 +80,106 @@ def _quotient(numerator: int, x: Tensor) -> Tensor:
     return torch.floor(torch.full_like(x, numerator) / x)
 
 
+@contextmanager
+def one_thread() -> Generator[None]:
+    """torch's own threads meet after every operation: threads that take streams of their own need not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class TorchEngine:
     """Evaluates a frozen checkpoint with torch on the CPU."""
 
     name = "torch"
+    gemms: ClassVar[tuple[Gemm, ...]] = (Int8Gemm(), Float32Gemm())
 
-    def __init__(self, checkpoint: FrozenCheckpoint, threads: int | None = None) -> None:
+    def __init__(
+        self, checkpoint: FrozenCheckpoint, threads: int | None = None, device: torch.device | None = None
+    ) -> None:
         self.threads = threads or torch.get_num_threads()
+        self.device = device or torch.device("cpu")
         c = self.config = checkpoint.config
         self.vocab_size = c.vocab_size
         tensors = checkpoint.tensors
-        self.weights = {
-            name.removesuffix(".weight"): torch.from_numpy(value.astype(np.float32))
-            for name, value in tensors.items()
-            if name.endswith(".weight")
+        weights = {
+            key.removesuffix(".weight"): value for key, value in tensors.items() if key.endswith(".weight")
         }
         if c.tied:
-            self.weights["head"] = self.weights["embed"][: c.vocab_size]
+            weights["head"] = weights["embed"][: c.vocab_size]
         self.factors = {
-            name: torch.from_numpy(tensors[f"{name}.multiplier"].astype(np.float64))
-            * 2.0 ** -int(tensors[f"{name}.shift"][0])
-            for name in (key.removesuffix(".multiplier") for key in tensors if key.endswith(".multiplier"))
+            key: self._float64(tensors[f"{key}.multiplier"]) * 2.0 ** -int(tensors[f"{key}.shift"][0])
+            for key in (key.removesuffix(".multiplier") for key in tensors if key.endswith(".multiplier"))
+        }
+        embedded = self._float64(weights.pop("embed")).mul_(self.factors["embed"][:, None])
+        self.embedded = _round(embedded).clamp_(-fp.RESIDUAL_LIMIT, fp.RESIDUAL_LIMIT)
+        with one_thread():
+            shapes = [value.shape for value in weights.values()]
+            self.gemm = choose_gemm(self.gemms, shapes, self.device)
+        self.kernel = self.gemm.describe(self.device)
+        self.weights = {
+            key: self.gemm.prepare(torch.from_numpy(value).to(self.device)) for key, value in weights.items()
         }
         self.biases = [
-            torch.from_numpy(tensors[f"layers.{i}.bias"].astype(np.float64))
-            if c.positions == "relative"
-            else None
+            self._float64(tensors[f"layers.{i}.bias"]) if c.positions == "relative" else None
             for i in range(c.num_layers)
         ]
-        embedded = self.weights["embed"].double() * self.factors["embed"][:, None]
-        self.embedded = _round(embedded).clamp_(-fp.RESIDUAL_LIMIT, fp.RESIDUAL_LIMIT)
-        self.attention_table = _attention_table()
+        self.attention_table = _attention_table().to(self.device)
         if c.positions == "rotary":
-            self.cosine = torch.from_numpy(tensors["rotary.cosine"].astype(np.float64)) * 2.0**-fp.ROTARY_BITS
-            self.turns = torch.from_numpy(tensors["rotary.turns"].astype(np.int64))
+            self.cosine = self._float64(tensors["rotary.cosine"]) * 2.0**-fp.ROTARY_BITS
+            self.turns = torch.from_numpy(tensors["rotary.turns"].astype(np.int64)).to(self.device)
+
+    def _float64(self, values: Array) -> Tensor:
+        return torch.from_numpy(values.astype(np.float64)).to(self.device)
 
     def start(self, num_streams: int) -> TorchState:
         """A state of streams that have seen nothing."""
         c = self.config
-        shape = (num_streams, c.num_kv_heads, c.window - 1 + SPARE_TOKENS, c.head_dim)
-        buffers = [torch.zeros(shape) for _ in range(2 * c.num_layers)]
-        return TorchState(0, 0, buffers[: c.num_layers], buffers[c.num_layers :])
+        shape = (num_streams, c.num_kv_heads, c.window, c.head_dim)
+        buffers = [torch.zeros(shape, device=self.device) for _ in range(2 * c.num_layers)]
+        position = torch.zeros((), dtype=torch.int64, device=self.device)
+        return TorchState(position, buffers[: c.num_layers], buffers[c.num_layers :])
 
     def advance(self, state: Any, ids: Array) -> Array:
         """Feed ids [S, T]; returns the logits after each, int32 [S, T, V]."""
-        before = torch.get_num_threads()
-        large = ids.size * self.config.macs_per_token() >= SHARED_WORK
-        torch.set_num_threads(share(self.threads) if large else 1)
-        try:
-            with torch.inference_mode():
-                return self._advance(state, torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64)))
-        finally:
-            torch.set_num_threads(before)
+        fed = torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64))
+        with one_thread(), torch.inference_mode():
+            return self.evaluate(state, fed).numpy()
 
-    def _advance(self, state: TorchState, ids: Tensor) -> Array:
-        c = self.config
-        for buffers in (state.keys, state.values):
-            buffers[:] = [buffer[: len(ids)] for buffer in buffers]
-        self._make_room(state, ids.shape[1])
-        visible = self._visibility(state, ids.shape[1])
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, "torch engine", torch.set_num_threads, (1,))
+
+    def evaluate(self, state: TorchState, ids: Tensor) -> Tensor:
+        """Feed int64 ids [S, T] on the device, streams in groups; returns int32 logits [S, T, V] there."""
+        streams, count = ids.shape
+        places = self._places(state.position, count)
+        logits = torch.empty((streams, count, self.vocab_size), dtype=torch.int32, device=self.device)
+        threads = share(self.threads)
+        shared = threads > 1 and ids.numel() * self.config.macs_per_token() >= SHARED_WORK
+        size = min(max(1, GROUP_ROWS // count), -(-streams // threads) if shared else streams)
+        groups = [slice(begin, min(begin + size, streams)) for begin in range(0, streams, size)]
+
+        def work(group: slice) -> None:
+            with torch.inference_mode():
+                logits[group] = self._forward(state, group, ids[group], places)
+
+        for _ in self._pool.map(work, groups) if shared else map(work, groups):
+            pass
+        state.position += count
+        return logits
+
+    def _forward(self, state: TorchState, group: slice, ids: Tensor, places: Places) -> Tensor:
+        """Logits of a group of streams, float64 [S, T, V]."""
         x = self.embedded[ids]  # float64 [S, T, D]
-        for layer in range(c.num_layers):
-            x = self._add(x, self._attention(state, layer, x, *visible))
+        for layer in range(self.config.num_layers):
+            keys, values = state.keys[layer][group], state.values[layer][group]
+            x = self._add(x, self._attention(layer, x, keys, values, places))
             x = self._add(x, self._feed_forward(layer, x))
-        state.position += ids.shape[1]
-        state.filled += ids.shape[1]
-        logits = self._linear(*self._normalise(x), "head").clamp_(-fp.LOGIT_LIMIT, fp.LOGIT_LIMIT)
-        return logits.to(torch.int32).numpy()
+        return self._linear(*self._normalise(x), "head").clamp_(-fp.LOGIT_LIMIT, fp.LOGIT_LIMIT)
 
     @staticmethod
     def _add(x: Tensor, y: Tensor) -> Tensor:
@@ -131,78 +187,70 @@ class TorchEngine:
 
     @staticmethod
     def _quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-        """(q float32 [..., K] of whole numbers, m float64 [..., 1])."""
+        """(q of whole numbers [..., K], m [..., 1]), float64."""
         m: Tensor = x.abs().amax(dim=-1, keepdim=True).clamp_min_(1)
         reciprocal = _quotient(fp.INT8_MAX << fp.ROW_BITS, m).mul_(2.0**-fp.ROW_BITS)
-        return _round(x * reciprocal).float(), m
+        return _round(x * reciprocal), m
 
     def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         q, m = self._quantise_rows(x)
-        wide = x.to(torch.int64)
-        mean = (wide * wide).sum(dim=-1, keepdim=True) // x.shape[-1]
+        squares = [part.sum(dim=-1, keepdim=True) for part in (x * x).split(EXACT_SQUARES, dim=-1)]
+        total = torch.stack([part.to(torch.int64) for part in squares]).sum(dim=0)
         # IEEE roots of whole numbers below 2^46 never round up to the next whole number.
-        rms = mean.double().sqrt_().floor_().clamp_min_(1)
+        rms = (total // x.shape[-1]).double().sqrt_().floor_().clamp_min_(1)
         return q, torch.floor(m * (1 << fp.SCALE_BITS) / rms)
 
     def _linear(self, q: Tensor, scale: Tensor, name: str) -> Tensor:
-        weight = self.weights[name]
-        if weight.shape[1] <= EXACT_COLUMNS:
-            accumulators = F.linear(q, weight).double()
-        else:
-            parts = zip(q.split(EXACT_COLUMNS, -1), weight.split(EXACT_COLUMNS, -1), strict=True)
-            accumulators = torch.stack([F.linear(a, b).double() for a, b in parts]).sum(dim=0)
+        factors = self.factors[name]
+        products = self.gemm.multiply(q.view(-1, q.shape[-1]), self.weights[name])[:, : len(factors)]
+        accumulators = products.double().view(*q.shape[:-1], -1)
         scaled = _round(accumulators.mul_(scale * 2.0**-fp.SCALE_BITS))
-        return _round(scaled.mul_(self.factors[name]))
+        return _round(scaled.mul_(factors))
 
-    def _make_room(self, state: TorchState, count: int) -> None:
-        """Move the last window - 1 tokens to the front of larger buffers where `count` more do not fit."""
-        kept = min(state.filled, self.config.window - 1)
-        room = state.keys[0].shape[2]
-        if state.filled + count <= room:
-            return
-        for buffers in (state.keys, state.values):
-            for layer, buffer in enumerate(buffers):
-                recent = buffer[:, :, state.filled - kept : state.filled].clone()
-                if kept + count > room:
-                    shape = (*buffer.shape[:2], kept + count, buffer.shape[3])
-                    buffers[layer] = buffer = torch.zeros(shape)
-                buffer[:, :, :kept] = recent
-        state.filled = kept
-
-    def _visibility(self, state: TorchState, count: int) -> tuple[int, Tensor, Tensor]:
-        """(first cached token that counts, distances [T, C], whether they are outside the window [T, C])."""
-        first = max(0, state.filled - (self.config.window - 1))
-        queries = torch.arange(state.filled, state.filled + count)
-        distance = queries[:, None] - torch.arange(first, state.filled + count)[None, :]
-        outside = (distance < 0) | (distance >= self.config.window)
-        return first, distance.clamp_(0, self.config.window - 1), outside
+    def _places(self, position: Tensor, count: int) -> Places:
+        """For `count` tokens after `position` others; nothing here leaves the device."""
+        c, device = self.config, self.device
+        steps = torch.arange(count, device=device)
+        if count == 1:
+            order = None
+            distance = (position - torch.arange(c.window, device=device)).remainder(c.window)[None, :]
+        else:
+            before = torch.arange(c.window - 1, device=device)
+            order = (position + 1 + before).remainder(c.window)
+            distance = steps[:, None] - torch.arange(1 - c.window, count, device=device)
+        hidden = (distance < 0) | (distance >= c.window) | (distance > (position + steps)[:, None])
+        last = min(count, c.window)
+        slots = (position + count - last + torch.arange(last, device=device)).remainder(c.window)
+        distance = distance.clamp(0, c.window - 1)
+        blocked = hidden.double().mul_(HIDDEN)
+        added = [blocked[None] if bias is None else bias[:, distance].add_(blocked) for bias in self.biases]
+        turn = None
+        if c.positions == "rotary":
+            turned = ((position + steps)[:, None] * self.turns).remainder(c.rotary_period)
+            quarter = (turned - c.rotary_period // 4).remainder(c.rotary_period)
+            turn = self.cosine[turned][:, None], self.cosine[quarter][:, None]
+        return Places(order, slots, added, turn)
 
     def _attention(
-        self, state: TorchState, layer: int, x: Tensor, first: int, distance: Tensor, outside: Tensor
+        self, layer: int, x: Tensor, old_keys: Tensor, old_values: Tensor, places: Places
     ) -> Tensor:
         c, name = self.config, f"layers.{layer}"
         H, G, K = c.num_heads, c.num_kv_heads, c.head_dim
         S, T, _ = x.shape
         qkv = self._linear(*self._normalise(x), f"{name}.qkv").clamp_(-fp.INNER_LIMIT, fp.INNER_LIMIT)
         qkv = qkv.view(S, T, H + 2 * G, K)
-        if c.positions == "rotary":
-            qkv[:, :, : H + G] = self._rotate(qkv[:, :, : H + G], state.position)
+        if places.turn is not None:
+            qkv[:, :, : H + G] = self._rotate(qkv[:, :, : H + G], *places.turn)
         steps = _round(qkv.mul_(2.0**-fp.HEAD_BITS)).clamp_(-fp.INT8_MAX, fp.INT8_MAX).float().transpose(1, 2)
-        last = state.filled + T
-        state.keys[layer][:, :, state.filled : last] = steps[:, H : H + G]
-        state.values[layer][:, :, state.filled : last] = steps[:, H + G :]
-        keys, values = state.keys[layer][:, :, first:last], state.values[layer][:, :, first:last]
+        keys = self._remember(old_keys, steps[:, H : H + G], places)
+        values = self._remember(old_values, steps[:, H + G :], places)
 
         q = steps[:, :H].reshape(S, G, H // G * T, K)
         products = torch.matmul(q, keys.transpose(-1, -2)).double().view(S, H, T, -1)
-        scores = _round(products.mul_(self.factors[f"{name}.score"]))
-        bias = self.biases[layer]
-        if bias is not None:
-            scores.add_(bias[:, distance])
-        if T > 1 or last - first > c.window:
-            scores.masked_fill_(outside, -(2.0**52))
+        scores = _round(products.mul_(self.factors[f"{name}.score"])).add_(places.added[layer])
         below = scores.amax(dim=-1, keepdim=True).sub(scores).clamp_max_(len(self.attention_table) - 1)
-        weights = self.attention_table[below.to(torch.int64)]  # float32 [S, H, T, C]
+        weights = self.attention_table.index_select(0, below.to(torch.int64).view(-1))
+        weights = weights.view(S, H, T, -1)  # float32; index_select is several times faster than [...]
         total = weights.sum(dim=-1, keepdim=True).double()
         sums = torch.matmul(weights.view(S, G, H // G * T, -1), values).double().view(S, H, T, K)
         reciprocal = _quotient(1 << fp.RECIPROCAL_BITS, total)
@@ -210,12 +258,16 @@ class TorchEngine:
         rows, m = self._quantise_rows(averages.transpose(1, 2).reshape(S, T, H * K))
         return self._linear(rows, m.mul_(1 << fp.ROW_SCALE_SHIFT), f"{name}.out")
 
-    def _rotate(self, z: Tensor, position: int) -> Tensor:
+    @staticmethod
+    def _remember(ring: Tensor, new: Tensor, places: Places) -> Tensor:
+        """What the new tokens look at, [S, G, C, K]; `ring` [S, G, W, K] takes the last of them."""
+        seen = None if places.order is None else torch.cat((ring.index_select(2, places.order), new), dim=2)
+        ring.index_copy_(2, places.slots, new[:, :, -len(places.slots) :])
+        return ring if seen is None else seen
+
+    @staticmethod
+    def _rotate(z: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotate pairs (i, i + K/2) of [S, T, heads, K]."""
-        period = self.config.rotary_period
-        positions = torch.arange(position, position + z.shape[1])
-        turned = (positions[:, None] * self.turns) % period
-        cos, sin = self.cosine[turned][:, None], self.cosine[(turned - period // 4) % period][:, None]
         a, b = z.chunk(2, dim=-1)
         return _round(torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1))
 

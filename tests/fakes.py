@@ -54,6 +54,7 @@ class FakeEngine:
     """Logits from the last two ids of each stream: `bits` for what `follows`, noise for the rest."""
 
     name = "fake"
+    kernel = "none"
     vocab_size = VOCAB
 
     def __init__(self, bits=12):
@@ -109,4 +110,5 @@ def know_only(model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch, **oth
     by_id = {known.checkpoint.id: known for known in models.values()}
     monkeypatch.setenv(registry.VARIABLE, str(folder))
     monkeypatch.setattr(registry, "SHIPPED", folder / "nothing")
+    monkeypatch.setattr(registry, "fault", lambda listing: None)
     monkeypatch.setattr(registry, "open_model", lambda listing, engine=None, threads=None: by_id[listing.id])

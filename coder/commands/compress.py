@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import registry
 from ..codec import LEVELS
@@ -28,23 +28,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"folder, name or id of a checkpoint, or none (default: {registry.DEFAULT}); "
         "repeated, those of one vocabulary predict together",
     )
-    for level in LEVELS:
-        text = {1: "the model alone, or LZMA", 2: f"to -9: more and more experts (default: -{DEFAULT_LEVEL})"}
-        parser.add_argument(
-            f"-{level}",
-            dest="level",
-            action="store_const",
-            const=level,
-            help=text.get(level, argparse.SUPPRESS),
-        )
-    parser.set_defaults(level=DEFAULT_LEVEL)
+    parser.add_argument(
+        *(f"-{level}" for level in LEVELS),
+        action=_Level,
+        dest="level",
+        nargs=0,
+        default=DEFAULT_LEVEL,
+        help=f"1, the model alone, or LZMA; from 2 on, more and more experts (default: -{DEFAULT_LEVEL})",
+    )
+    # Else -19 would be -1 and then -9.
+    wrong = (f"-{number}" for number in range(100) if number not in LEVELS)
+    parser.add_argument(*wrong, action=_Level, dest="level", nargs=0, help=argparse.SUPPRESS)
     shared.add_output(parser)
     shared.add_engine(parser)
     parser.add_argument(
         "--streams",
         type=shared.count,
         metavar="N",
-        help="coded in lockstep in a segment, 1 to 4096 (by length)",
+        help="coded in lockstep in a segment, 1 to 4096: faster and larger (default: 1; at level 1, by "
+        "length up to 64)",
     )
     parser.add_argument(
         "--segment-size",
@@ -53,6 +55,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         help=f"of what is decoded at once, up to 256M (default: {SEGMENT_SIZE >> 20}M)",
     )
+
+
+class _Level(argparse.Action):
+    """A level by its number, whether there is such a level or not."""
+
+    def format_usage(self) -> str:
+        return f"-{LEVELS[0]} ... -{LEVELS[-1]}"
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        level = int(str(option_string)[1:])
+        if level not in LEVELS:
+            parser.error(
+                f"there is no level {option_string}: choose from -{LEVELS[0]} (fast) to -{LEVELS[-1]} (small)"
+            )
+        namespace.level = level
 
 
 def run(args: argparse.Namespace) -> int:

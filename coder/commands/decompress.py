@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recover",
         action="store_true",
-        help="of a damaged file, write what is sound and report what is lost (exit status 1)",
+        help="of a damaged file, write what is sound and report what is lost or asks for more than --memory "
+        "(exit status 1)",
     )
 
 
@@ -61,8 +62,10 @@ def _recover(source: BinaryIO, target: BinaryIO, decode: Decoder, label: str) ->
                 continue
             status = 1
             if piece.end is None:
-                lost = f"whatever followed the first {piece.begin:,} bytes is lost"
+                lost = "nothing sound says how long the original was: "
+                lost += f"whatever followed the first {piece.begin:,} bytes is lost"
             else:
-                lost = f"lost are {piece.end - piece.begin:,} bytes, from {piece.begin:,} up to {piece.end:,}"
+                place = f"{piece.end - piece.begin:,} bytes, from {piece.begin:,} up to {piece.end:,}"
+                lost = f"passed over are {place}: {piece.refused}" if piece.refused else f"lost are {place}"
             print(f"{label}: {lost}", file=sys.stderr)
     return status

@@ -38,7 +38,7 @@ def describe(file: BinaryIO, layout: Layout) -> str:
     used = ", ".join(f"{count:,} {name}" for name, count in methods.items() if count)
     rows = [
         ("format version", str(VERSION)),
-        ("checkpoint", _checkpoint(layout.prologue.checkpoint)),
+        ("checkpoint", _checkpoint(layout.prologue.checkpoint, needed=tokens > 0)),
         ("segments", f"{len(layout.entries):,} ({used})"),
         ("original", f"{layout.original_length:,} bytes"),
         ("compressed", f"{layout.size:,} bytes"),
@@ -55,9 +55,11 @@ def describe(file: BinaryIO, layout: Layout) -> str:
     return "\n".join(f"  {name:<15} {value}" for name, value in rows)
 
 
-def _checkpoint(prefix: bytes | None) -> str:
+def _checkpoint(prefix: bytes | None, needed: bool) -> str:
+    """A file of many is begun before it is known whether a segment will need what it names."""
     if prefix is None:
         return "none"
     parts = [prefix[start : start + PREFIX] for start in range(0, len(prefix), PREFIX)]
     names = {listing.id[:PREFIX]: listing.name for listing in available()}
-    return ", ".join(f"{part.hex()} ({names.get(part, 'not here')})" for part in parts)
+    named = ", ".join(f"{part.hex()} ({names.get(part, 'not here')})" for part in parts)
+    return named if needed else f"{named}, not needed"

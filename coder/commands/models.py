@@ -1,30 +1,53 @@
-"""`laconic models`: the checkpoints that are here."""
+"""`laconic models`: the checkpoints that are here, verified, and which of them a name means."""
 
 import argparse
 from typing import Any, cast
 
-from ..registry import SHIPPED, VARIABLE, Listing, available
+from ..registry import SHIPPED, VARIABLE, Listing, available, fault, find
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"They are looked for in {SHIPPED} and in the folders that {VARIABLE} lists."
+    parser.epilog = (
+        f"They are looked for in the folders that {VARIABLE} lists, then in {SHIPPED}. Of several of one "
+        "name the first is meant: a folder called default takes the place of the shipped one."
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    rows = [_row(listing) for listing in available()]
-    if not rows:
+    listings = list(available())
+    if not listings:
         print(f"no checkpoints in {SHIPPED}, nor in the folders that {VARIABLE} lists")
         return 0
-    print(f"{'name':<20} {'id':<16} {'bytes':>12} {'bpb':>7}  folder")
-    for name, identity, size, rate, folder in rows:
-        print(f"{name:<20} {identity:<16} {size:>12,} {rate:>7}  {folder}")
+    print(f"{'name':<20} {'id':<16} {'bytes':>12} {'bpb':>7}  {'state':<8} folder")
+    notes: list[str] = []
+    for listing in listings:
+        wrong, meant = fault(listing), _meant_by(listing.name, listings)
+        if wrong is not None:
+            notes.append(f"damaged: {wrong}")
+        elif meant.path != listing.path:
+            notes.append(
+                f"hidden: {listing.name} means {meant.path}; take {listing.path} by this path or by its id"
+            )
+        state = "damaged" if wrong is not None else "sound" if meant.path == listing.path else "hidden"
+        rate = _bits_per_byte(listing.summary)
+        print(
+            f"{listing.name:<20} {listing.id.hex()[:16]:<16} {_size(listing):>12,} {rate:>7}  "
+            f"{state:<8} {listing.path}"
+        )
+    if notes:
+        print("\n" + "\n".join(notes))
     return 0
 
 
-def _row(listing: Listing) -> tuple[str, str, int, str, str]:
+def _meant_by(name: str, listings: list[Listing]) -> Listing:
+    """What a name stands for; not searched for, and not verified again, where only one has it."""
+    named = [listing for listing in listings if listing.name == name]
+    return named[0] if len(named) == 1 else find(name)
+
+
+def _size(listing: Listing) -> int:
     files = [path for path in listing.path.iterdir() if path.is_file() and path.suffix != ".md"]
-    size = sum(path.stat().st_size for path in files)
-    return listing.name, listing.id.hex()[:16], size, _bits_per_byte(listing.summary), str(listing.path)
+    return sum(path.stat().st_size for path in files)
 
 
 def _bits_per_byte(summary: dict[str, Any]) -> str:

@@ -25,8 +25,9 @@ def add_files(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", metavar="OUT", help="file to write; - means standard output")
-    parser.add_argument("-c", "--stdout", action="store_true", help="write to standard output")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("-o", "--output", metavar="OUT", help="file to write; - means standard output")
+    where.add_argument("-c", "--stdout", action="store_true", help="write to standard output")
     parser.add_argument("-f", "--force", action="store_true", help="replace what exists, write to a terminal")
     parser.add_argument("-k", "--keep", action="store_true", help="keep the source: it always is")
 
@@ -41,7 +42,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "its own, some 350 MB for 8 MiB at the default level; the bytes are the same",
     )
     parser.add_argument(
-        "--engine", metavar="E", help="numba, torch or numpy: the bytes are the same (default: numba)"
+        "--engine", metavar="E", help="numba, torch, cuda or numpy: the bytes are the same (default: numba)"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
 
@@ -93,7 +94,12 @@ def size(text: str) -> int:
     """An argument in bytes: 1000, 64K, 4M, 1G (binary units)."""
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     unit = units.get(text[-1:].upper(), 1)
-    return count(text if unit == 1 else text[:-1]) * unit
+    number = text if unit == 1 else text[:-1]
+    if not number.isdecimal() or int(number) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size: give a whole number of bytes above 0, or one with K, M or G (4M)"
+        )
+    return int(number) * unit
 
 
 def usage_error(message: str) -> int:

@@ -30,8 +30,7 @@ from .tree import byte_tree
 if TYPE_CHECKING:
     from ..engines.numba_engine import NumbaEngine
 
-# Experts learn less from streams that they read side by side; docs/results.md has the curve.
-DEFAULT_STREAMS = 16
+DEFAULT_STREAMS = 1  # experts learn less from streams that they read side by side: docs/results.md
 STEPS = 1 << 15  # bytes that are coded between two reports, without a model
 # Decisions a token, beyond eight for each of its bytes: where it ends, and which of its equals it is.
 SPARE_DECISIONS = 96

@@ -19,10 +19,12 @@ COLUMNS = 14
 BYTES, RECORD = range(2)
 # Inputs: bias, two matches, order 1 twice, experts twice each, models twice each.
 BIAS, MATCHES, ORDER_1, FIRST_EXPERT = 0, 1, 3, 5
+INPUT_GROUP = 16  # inputs are padded to a multiple: the kernel takes so many at a time
 # Weight vectors of each set.
 SETS = 6
 SET_STARTS = (0, 256, 544, 1312, 3376, 5440, 5584)  # and their end
 
+LINE_BYTES, LINE_INTS = 64, 16  # of a line of the processor's caches
 SLOT = 16  # bytes of a slot: a check and 15 histories
 CHECK_SHIFT = 40
 ENDS = 1 << 16  # histories of token ends
@@ -68,9 +70,10 @@ class Mixing(NamedTuple):
     log2: npt.NDArray[np.int16]
     rates: Int32
     inputs: Int32  # [I]
-    scratch: Int64  # [10, 32]
-    token_weights: UInt32  # [M, V]
-    token_sums: Int64  # [M, ceil(V / 64)]
+    scratch: Int64  # [5, 32]
+    places: UInt32  # [4, 32]: slots, maps, histories, weights
+    token_weights: UInt32  # [M, blocks * 64], blocks = V // 64 + 1
+    token_sums: Int64  # [M, blocks]
 
 
 class Tree(NamedTuple):

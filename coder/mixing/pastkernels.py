@@ -6,9 +6,11 @@
 import numpy as np
 
 from ..compiled import compiled, inlined
+from .instructions import prefetch
 from .layout import (
     BYTES,
     CHECK_SHIFT,
+    EXPERTS,
     FIELD,
     HISTORY,
     LEAST_MATCH,
@@ -29,6 +31,7 @@ from .layout import (
     SEVEN_RUNS,
     SHAPE,
     SLOT,
+    SLOT_BITS,
     VERIFIED,
     WORD,
     WORD_BEFORE,
@@ -53,25 +56,21 @@ def find(slots: Bytes, base: int, h: int, mask: int, zeros: Int32, ones: Int32) 
     """The slot of hash h in the table that begins at `base`: found, or taken from the least informed."""
     index = h & mask
     check = np.uint8((h >> CHECK_SHIFT) & 255)
-    first = base + index * SLOT
-    if slots[first] == check:
-        return first
-    second = base + (index ^ 1) * SLOT
-    if slots[second] == check:
-        return second
-    third = base + (index ^ 2) * SLOT
-    if slots[third] == check:
-        return third
-    a, b, c = slots[first + 1], slots[second + 1], slots[third + 1]
-    wa, wb, wc = zeros[a] + ones[a], zeros[b] + ones[b], zeros[c] + ones[c]
-    chosen = third
-    if wa <= wb and wa <= wc:
-        chosen = first
-    elif wb <= wc:
-        chosen = second
-    slots[chosen] = check
-    for i in range(1, SLOT):
-        slots[chosen + i] = 0
+    first = np.uint32(base + index * SLOT)
+    second = np.uint32(base + (index ^ 1) * SLOT)
+    third = np.uint32(base + (index ^ 2) * SLOT)
+    is_first, is_second, is_third = slots[first] == check, slots[second] == check, slots[third] == check
+    chosen = first if is_first else (second if is_second else third)
+    if not (is_first | is_second | is_third):
+        a, b, c = slots[first + np.uint32(1)], slots[second + np.uint32(1)], slots[third + np.uint32(1)]
+        wa, wb, wc = zeros[a] + ones[a], zeros[b] + ones[b], zeros[c] + ones[c]
+        if wa <= wb and wa <= wc:
+            chosen = first
+        elif wb <= wc:
+            chosen = second
+        slots[chosen] = check
+        for i in range(1, SLOT):
+            slots[chosen + np.uint32(i)] = 0
     return chosen
 
 
@@ -114,10 +113,23 @@ def set_contexts(m: Mixing, s: int, contexts: Int64) -> None:
 
 
 @inlined
+def fetch_slots(m: Mixing, contexts: Int64) -> None:
+    """Have the slots of `contexts` fetched; the three that `find` looks at are in one line."""
+    slot_bits = m.parameters[SLOT_BITS]
+    for k in range(m.parameters[EXPERTS]):
+        prefetch(m.slots, ((k << slot_bits) + (contexts[k] & ((1 << slot_bits) - 1))) * SLOT)
+
+
+@inlined
 def push_byte(m: Mixing, s: int, byte: int) -> None:
     """Append a byte to stream s."""
     stream, p = m.streams[s], m.parameters
     before = stream[HISTORY]
+    history, match_mask = before << 8 | byte, (1 << p[MATCH_BITS]) - 1
+    entry_0 = hash_of(history & 0xFFFFFFFFFFFF, 20) & match_mask
+    entry_1 = (1 << p[MATCH_BITS]) + (hash_of(history, 21) & match_mask)
+    prefetch(m.matches, entry_0)
+    prefetch(m.matches, entry_1)
     m.followers[before & 255] = (m.followers[before & 255] << 8 | byte) & 0xFFFF
     pair = 256 + (before & 0xFFFF)
     m.followers[pair] = (m.followers[pair] << 8 | byte) & 0xFFFF
@@ -140,7 +152,6 @@ def push_byte(m: Mixing, s: int, byte: int) -> None:
         for i in range(RECORD_MAX):
             m.records[i] >>= 1
 
-    history = before << 8 | byte
     stream[HISTORY] = history
     position += 1
     stream[POSITION] = position
@@ -174,8 +185,7 @@ def push_byte(m: Mixing, s: int, byte: int) -> None:
             expected = np.int64(m.history[(source << ring) + (where & ring_mask)])
             length = min(length + 1, MAX_LENGTH) if expected == byte else 0
             stream[at + MATCH_POSITION] = where + 1
-        key = hash_of(history & 0xFFFFFFFFFFFF, 20) if which == 0 else hash_of(history, 21)
-        entry = (which << p[MATCH_BITS]) + (key & ((1 << p[MATCH_BITS]) - 1))
+        entry = entry_0 if which == 0 else entry_1
         if length == 0 and m.matches[entry] != 0:
             source, where = m.matches[entry] >> 40, m.matches[entry] & ((1 << 40) - 1)
             oldest = max(0, m.streams[source, POSITION] - (1 << ring))
@@ -205,6 +215,30 @@ def push_byte(m: Mixing, s: int, byte: int) -> None:
 @inlined
 def length_class(length: int) -> int:
     return min(length if length < 16 else 16 + ((length - 16) >> 2), MATCH_LENGTHS - 1)
+
+
+@inlined
+def expect(m: Mixing, s: int) -> tuple[int, int, int, int]:
+    """Of both matches of stream s: classes of length, then 256 + the bytes that they expect, or -1."""
+    stream, ring = m.streams[s], m.parameters[RING_BITS]
+    ring_mask = (1 << ring) - 1
+    length_0 = length_class(stream[MATCH + MATCH_LENGTH])
+    length_1 = length_class(stream[MATCH + MATCH_COLUMNS + MATCH_LENGTH])
+    expected_0, expected_1 = -1, -1
+    if length_0 > 0:
+        place = (stream[MATCH + MATCH_STREAM] << ring) + (stream[MATCH + MATCH_POSITION] & ring_mask)
+        expected_0 = np.int64(m.history[place]) | 256
+    if length_1 > 0:
+        at = MATCH + MATCH_COLUMNS
+        place = (stream[at + MATCH_STREAM] << ring) + (stream[at + MATCH_POSITION] & ring_mask)
+        expected_1 = np.int64(m.history[place]) | 256
+    return length_0, length_1, expected_0, expected_1
+
+
+@inlined
+def floor_log2(x: int) -> int:
+    """floor(log2(x)) for 1 <= x < 2^53: the exponent of x as a float64."""
+    return (np.float64(x).view(np.int64) >> 52) - 1023
 
 
 @compiled

@@ -1,12 +1,16 @@
 """What a segment's mixer begins with."""
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import LaconicError
+from ..kernels import BLOCK
 from . import layout as k
 from .experts import EXPERTS, LEVELS, experts_of
 from .histories import histories
@@ -14,7 +18,6 @@ from .prior import INPUTS, MAPS, Prior
 from .tables import log2_table, rate_table, squash_table, stretch_table
 from .tree import TokenTree
 
-INPUT_GROUP = 8  # inputs are padded to a multiple
 RATE, EXTRA_RATE, FINAL_RATE = 16, 100, 10
 FIRST_WEIGHT, MODEL_WEIGHT = 9175, 32768  # of experts, 0.14, and of all models together, 0.5
 SLOT_BITS = (10, 22)
@@ -71,7 +74,7 @@ class Shape:
     @property
     def inputs(self) -> int:
         used = k.FIRST_EXPERT + 2 * experts_of(self.level) + 2 * self.models
-        return -(-used // INPUT_GROUP) * INPUT_GROUP
+        return -(-used // k.INPUT_GROUP) * k.INPUT_GROUP
 
 
 def shape_for(length: int, level: int, streams: int, models: int, slot_bits: int | None = None) -> Shape:
@@ -109,12 +112,20 @@ def default_prior() -> Prior:
     return Prior(weights, np.tile(chance, (MAPS, 1)).astype(np.uint16), matches.astype(np.int32), rates)
 
 
+def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """An array that begins where a line of the processor's caches does: vectors and slots lie in one each."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.zeros(size + k.LINE_BYTES, dtype=np.uint8)
+    begin = -room.ctypes.data % k.LINE_BYTES
+    return room[begin : begin + size].view(dtype).reshape(shape)
+
+
 def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.Mixing:
     """The state before the first token."""
     experts, inputs = experts_of(shape.level), shape.inputs
     states, prior = histories(), prior or default_prior()
     used = k.FIRST_EXPERT + 2 * experts
-    weights = np.zeros((k.SET_STARTS[-1], inputs), dtype=np.int32)
+    weights = _zeros((k.SET_STARTS[-1], inputs), np.int32)
     for number, (begin, end) in enumerate(pairwise(k.SET_STARTS)):
         weights[begin:end, :used] = prior.weights[number, :used]
         for model in range(shape.models):
@@ -125,9 +136,10 @@ def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.
     squash = squash_table()
     sets = k.SETS if shape.models else k.SETS - 1
     steps = (np.arange(k.APM_STEPS) - 16) * k.APM_WIDTH + 4096
+    blocks = vocab_size // BLOCK + 1
     parameters = [experts, inputs, shape.slot_bits, shape.ring_bits, shape.match_bits]
     return k.Mixing(
-        slots=np.zeros(experts << (shape.slot_bits + 4), dtype=np.uint8),
+        slots=_zeros((experts << (shape.slot_bits + 4),), np.uint8),
         order_1=np.zeros(1 << 16, dtype=np.uint8),
         ends=np.zeros(k.ENDS, dtype=np.uint8),
         maps=maps,
@@ -150,8 +162,9 @@ def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.
         stretch=stretch_table(),
         log2=log2_table(),
         rates=rate_table(),
-        inputs=np.zeros(inputs, dtype=np.int32),
-        scratch=np.zeros((10, 32), dtype=np.int64),
-        token_weights=np.zeros((shape.models, vocab_size), dtype=np.uint32),
-        token_sums=np.zeros((shape.models, -(-vocab_size // 64)), dtype=np.int64),
+        inputs=_zeros((inputs,), np.int32),
+        scratch=_zeros((5, 32), np.int64),
+        places=_zeros((4, 32), np.uint32),
+        token_weights=_zeros((shape.models, blocks * BLOCK), np.uint32),
+        token_sums=_zeros((shape.models, blocks), np.int64),
     )

@@ -32,7 +32,7 @@ TEXT = b"def f(x):\n    return x + 41\n\xc3\xa9\0" * 20
 class PreviousToken:
     """An engine that expects the token it was fed last, by six bits, and records what it was fed."""
 
-    name, vocab_size = "previous", 256
+    name, kernel, vocab_size = "previous", "none", 256
 
     def __init__(self):
         self.fed = []

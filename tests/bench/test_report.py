@@ -11,7 +11,7 @@ SAMPLES = [Sample("dir/seen.txt", b"x" * 1000), Sample("dir/new.txt", b"y" * 300
 
 def result(codec: str, *compressed: int) -> CodecResult:
     measurements = [
-        Measurement(sample.name, len(sample.data), size, 0.5, 0.25)
+        Measurement(sample.name, len(sample.data), size, 0.5, 0.25, {"mixed": len(sample.data)})
         for sample, size in zip(SAMPLES, compressed, strict=True)
     ]
     level = 6 if codec.startswith("laconic") else None
@@ -94,16 +94,31 @@ def test_what_the_model_did_not_code_is_said():
     assert "model 75.0%, lzma 25.0% of the bytes" in coded_by(model=3000, lzma=1000).account()
 
 
+def test_a_checkpoint_that_was_not_used_has_no_break_even():
+    methods = {"experts": 1000, "lzma": 2000, "raw": 1000}
+    ours = replace(result("laconic", 100, 300), measurements=[Measurement("f", 4000, 400, 1, 1, methods)])
+    unused = Report(SAMPLES, [ours, result("xz -9e", 150, 400)], checkpoint=checkpoint())
+    assert "break-even   none: laconic did not use the checkpoint" in unused.account()
+    assert "of such text" not in unused.account()
+    assert "None of it was coded by the model" in unused.account()
+    out = unused.as_json()["checkpoint"]
+    assert (out["used"], out["break_even_bytes"]) == (False, None)
+    alone = Report(SAMPLES, [ours], checkpoint=checkpoint())
+    assert "None of it was coded by the model" in alone.account()
+    assert "break-even" not in alone.account()
+
+
 def test_levels_are_all_ours_and_the_smallest_of_them_breaks_even():
     results = [result("laconic -1", 150, 350), result("laconic -9", 100, 300), result("xz -9e", 150, 400)]
     levels = Report(SAMPLES, results, checkpoint=checkpoint())
     assert levels.break_even_bytes() == round(90_000 * 8 / 0.3)
     assert "of such text by laconic -9; beyond, output and checkpoint are below xz -9e's" in levels.account()
-    coded = [Measurement("f", 4000, 400, 1, 1, {"lzma": 4000})]
+    coded = [Measurement("f", 4000, 450, 1, 1, {"lzma": 4000})]
     by_lzma = Report(
         SAMPLES, [replace(results[0], measurements=coded), *results[1:]], checkpoint=checkpoint()
     )
-    assert "laconic -1: not all of it was coded by the model" in by_lzma.account()
+    assert "laconic -1: none of it was coded by the model" in by_lzma.account()
+    assert by_lzma.break_even_bytes() == round(90_000 * 8 / 0.3)
     alone = Report(SAMPLES, results[:2], checkpoint=checkpoint())
     assert alone.break_even_bytes() is None
     assert "break-even" not in alone.text()
@@ -111,7 +126,7 @@ def test_levels_are_all_ours_and_the_smallest_of_them_breaks_even():
 
 def test_json_holds_every_figure():
     out = json.loads(json.dumps(report().as_json()))
-    assert out["checkpoint"]["break_even_bytes"] == 2_400_000
+    assert (out["checkpoint"]["used"], out["checkpoint"]["break_even_bytes"]) == (True, 2_400_000)
     assert [codec["compressed_bytes"] for codec in out["codecs"]] == [400, 550, 700]
     assert out["files"][0]["sha256"] == hashlib.sha256(b"x" * 1000).hexdigest()
 

@@ -12,6 +12,7 @@ from laconic.coder import access
 from laconic.coder.codec import decode_segment
 from laconic.coder.container import BY_MODEL, RAW, UNKNOWN, Segment, Writer
 from laconic.coder.errors import LaconicError
+from laconic.coder.limits import MemoryLimitError
 
 FILES = [("direct", "model"), ("many", "model"), ("several", "pair")]
 
@@ -81,7 +82,8 @@ def test_layout_and_headers(blob, single, single_mixed, single_experts):
 def saved(blob, decode):
     """Pieces as (begin, end, sound), after comparing the sound ones with the original."""
     pieces = []
-    for begin, end, data in access.recover(io.BytesIO(blob), decode):
+    for begin, end, data, refused in access.recover(io.BytesIO(blob), decode):
+        assert not refused
         if data is not None:
             assert data == WHOLE[begin:end]
         pieces.append((begin, end, data is not None))
@@ -165,16 +167,62 @@ def test_nothing_to_recover(single, single_mixed, single_experts, model):
         return decode_segment(segment, model)
 
     said_to_be_empty = write([b"abc"], None).replace(b"\x03abc", b"\x00abc")
-    assert list(access.recover(io.BytesIO(write([], None)), decode)) == [(0, 0, b"")]
+    assert list(access.recover(io.BytesIO(write([], None)), decode)) == [(0, 0, b"", "")]
     for blob, data in (
         (single, predictable(400)),
         (single_mixed, predictable(400)),
         (single_experts, ORIGINALS[2]),
     ):
-        assert list(access.recover(io.BytesIO(blob), decode)) == [(0, len(data), data)]
-        for broken in (blob[:-1], b"", b"no lac file", blob[1:], said_to_be_empty):
-            with pytest.raises(LaconicError, match="nothing"):
+        assert list(access.recover(io.BytesIO(blob), decode)) == [(0, len(data), data, "")]
+        version_1 = blob[:4] + bytes([0x10 | blob[4] & 15]) + blob[5:]
+        for broken, why in (
+            (blob[:-1], "its only segment is damaged, or not all there; get it again"),
+            (b"", "it has 0 bytes, the smallest .lac file has 15; get it again"),
+            (blob[:3], "it has 3 bytes, the smallest .lac file has 15; get it again"),
+            (b"this is no lac file", "it begins with 74 68 69 73, not ab 4c 41 43; name one that"),
+            (blob[1:], "it begins with 4c 41 43 .., not"),
+            (
+                version_1,
+                "the file is of format version 1, this laconic reads 2: install the laconic that wrote it",
+            ),
+            (blob[:4] + b"\x2f" + blob[5:], "none of its segments is sound; get it again"),
+            (said_to_be_empty, "its only segment is damaged"),
+        ):
+            with pytest.raises(LaconicError, match=f"nothing of this file can be restored: .*{why}"):
                 list(access.recover(io.BytesIO(broken), decode))
+
+
+def test_why_nothing_is_recovered_of_a_file_of_many(case):
+    blob, decode = case
+
+    def not_here(segment, checkpoint):
+        if segment.method in BY_MODEL:
+            name = checkpoint.hex() if checkpoint else "that it does not name"
+            raise LaconicError(f"checkpoint {name} is not here")
+        return decode(segment, checkpoint)
+
+    def wrong(segment, checkpoint):
+        return bytes(segment.original_length)
+
+    named = stored_in(blob)[0].checkpoint.hex()
+    first = access.read_layout(io.BytesIO(blob)).entries[0]
+    for broken, decoder, why in (
+        (blob, wrong, "nothing .* decode to something else; name its own checkpoint by -m"),
+        (blob[: first.offset + first.size - 1], decode, "nothing .* none of its segments is sound"),
+        (blob[:-1], not_here, f"^checkpoint {named} is not here"),
+        (
+            b"?" + blob[1:],
+            not_here,
+            "no .lac file.*; or, where only its head is damaged, checkpoint that it does",
+        ),
+        (
+            blob[:4] + bytes([blob[4] ^ 0x30]) + blob[5:],
+            not_here,
+            "format version 1, .*; or, where only its head",
+        ),
+    ):
+        with pytest.raises(LaconicError, match=why):
+            list(access.recover(io.BytesIO(broken), decoder))
 
 
 def test_recovery_whatever_happens_to_the_head(blob, decode):
@@ -188,7 +236,7 @@ def test_recovery_whatever_happens_to_the_head(blob, decode):
             assert saved(bytes(broken), decode) == [*sound, (966, None, False)], (at, bit)
 
 
-def test_recovery_stops_where_more_memory_is_needed(blob, model, pair):
+def test_recovery_passes_over_what_needs_more_memory(blob, model, pair):
     """What is refused for its size is not lost: the user is told how to get it."""
 
     def tight(segment, checkpoint):
@@ -197,8 +245,15 @@ def test_recovery_stops_where_more_memory_is_needed(blob, model, pair):
     if all(not stored.segment.profile for stored in stored_in(blob)):
         assert len(list(access.recover(io.BytesIO(blob), tight))) == 4
         return
-    with pytest.raises(LaconicError, match="raise --memory"):
-        list(access.recover(io.BytesIO(blob), tight))
+    for end in (len(blob), len(blob) - 1):  # with a sound index, and without
+        pieces = list(access.recover(io.BytesIO(blob[:end]), tight))
+        places = [(piece.begin, piece.end, piece.data is not None) for piece in pieces[:4]]
+        assert places == [(0, 500, False), (500, 506, True), (506, 666, False), (666, 966, False)]
+        assert ["raise --memory" in piece.refused for piece in pieces[:4]] == [True, False, True, True]
+        assert pieces[4:] == ([] if end == len(blob) else [(966, None, None, "")])
+    begin = access.read_layout(io.BytesIO(blob)).entries[2].offset
+    with pytest.raises(MemoryLimitError, match="raise --memory"):
+        list(access.recover(io.BytesIO(blob[begin:]), tight))
     with pytest.raises(LaconicError, match="raise --memory"):
         list(access.read_range(io.BytesIO(blob), 0, 9, tight))
     assert b"".join(access.read_range(io.BytesIO(blob), 500, 506, tight)) == WHOLE[500:506]

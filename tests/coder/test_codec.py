@@ -10,6 +10,7 @@ from fakes import LONGER, TOKENS, FakeTokenizer, fake_model, predictable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from laconic.coder import codec
 from laconic.coder.codec import LEVELS, SAMPLE, check_level, decode_segment, encode_segment
 from laconic.coder.container import EXPERTS, LZMA, MIXED, MODEL, RAW, DamageError, check
 from laconic.coder.errors import LaconicError
@@ -50,7 +51,8 @@ def test_methods_and_levels(level, model):
     data = predictable(6000)
     by_model = encode_segment(data, model, level=level)
     assert by_model.method == (MODEL if level == 1 else MIXED)
-    assert (by_model.tokens, by_model.streams) == (len(model.tokenize(data)), 1)
+    assert by_model.tokens == len(model.tokenize(data))
+    assert by_model.streams == (by_model.tokens // 2048 if level == 1 else 1)
     assert len(by_model.payload) < 0.25 * len(data)
     alone = encode_segment(WORDS, None, level=level)
     assert alone.method == (LZMA if level == 1 else EXPERTS)
@@ -135,9 +137,38 @@ def test_a_model_that_helps_makes_the_experts_alone_unnecessary(model, monkeypat
         coding, "encode_experts", lambda data, *more: asked.append(len(data)) or encode_experts(data, *more)
     )
     segment = encode_segment(data, model, level=2)
-    assert (segment.method, segment.streams) == (MIXED, 15)
+    assert (segment.method, segment.streams) == (MIXED, 1)
     assert set(asked) == {SAMPLE}
     assert decode_segment(segment, model) == data
+
+
+@pytest.mark.parametrize(
+    ("length", "ratios", "helps"),
+    [
+        (2 * codec.SAMPLE - 1, [], None),
+        (codec.LONG - 1, [0.84], True),
+        (codec.LONG - 1, [1.04], False),
+        (codec.LONG - 1, [0.9], None),
+        (codec.LONG, [0.84], True),
+        (codec.LONG, [1.04], False),
+        (codec.LONG, [0.86, 0.94], True),
+        (codec.LONG, [1.02, 1.04], False),
+        (codec.LONG, [0.9, 0.96], None),
+    ],
+)
+def test_a_larger_sample_settles_what_the_first_leaves_open(length, ratios, helps, model, monkeypatch):
+    """Long segments only: what it costs is little beside both methods in full."""
+    asked, promised = [], iter(ratios)
+    monkeypatch.setattr(codec, "_expected_ratio", lambda *what: asked.append(what[3]) or next(promised))
+    assert codec._model_helps(bytes(length), model, 6, None, None) is helps
+    assert asked == [codec.SAMPLE, codec.LARGER][: len(ratios)]
+    assert codec._model_helps(bytes(length), model, 6, 4, None) is None
+
+
+def test_what_a_sample_promises(model):
+    good, bad = predictable(2 * SAMPLE), np.random.default_rng(0).bytes(5 * SAMPLE).hex().encode()
+    assert 0.1 < codec._expected_ratio(good, model, 2, SAMPLE, None) < 0.85
+    assert codec._expected_ratio(bad, model, 2, SAMPLE, None) > 1
 
 
 def test_progress_never_goes_back(model, monkeypatch):

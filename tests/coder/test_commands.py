@@ -233,7 +233,8 @@ def test_recover(capsys):
     assert capsys.readouterr().err == "b.lac: lost are 1,000 bytes, from 1,000 up to 2,000\n"
     put("c.lac", blob[:-1])
     assert main(["decompress", "--recover", "c.lac"]) == 1
-    assert "whatever followed the first 3,500 bytes" in capsys.readouterr().err
+    expected = "nothing sound says how long the original was: whatever followed the first 3,500 bytes is lost"
+    assert capsys.readouterr().err.splitlines()[1] == f"c.lac: {expected}"
     put("d.lac", b"garbage")
     assert main(["decompress", "--recover", "d.lac"]) == 1
     assert not os.path.exists("d")
@@ -312,17 +313,6 @@ def test_info(capsys, model):
     put("c.lac", get("a.lac")[:-1])
     assert main(["info", "c.lac"]) == 1
     assert info.METHOD_NAMES == ("raw", "model", "lzma", "mixed", "experts")
-
-
-def test_models(capsys, known, model, monkeypatch):
-    assert main(["models"]) == 0
-    out = capsys.readouterr().out
-    assert "default" in out
-    assert model.checkpoint.id.hex()[:16] in out
-    assert "1.500" in out
-    monkeypatch.setenv("LACONIC_CHECKPOINTS", "")
-    assert main(["models"]) == 0
-    assert "no checkpoints" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", 1), ("64K", 65536), ("2m", 2 << 20)])

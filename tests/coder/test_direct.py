@@ -56,7 +56,7 @@ def test_streams_restore_the_same_bytes(streams, model):
 
 
 def test_number_of_streams():
-    assert [num_streams(n, None, 64) for n in (1, 8191, 16383, 16384, 1 << 20)] == [1, 1, 1, 2, 64]
+    assert [num_streams(n, None, 64) for n in (1, 2047, 4095, 4096, 1 << 20)] == [1, 1, 1, 2, 64]
     assert [num_streams(5, n, 64) for n in (1, 5, 6, 9999)] == [1, 5, 5, 5]
     assert num_streams(1 << 20, 9999, 64) == 4096
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,6 +12,7 @@ import pytest
 import torch
 from graphs import random_checkpoint, random_config
 
+from laconic.coder import torch_engine
 from laconic.coder.engine import ENGINES, load_engine
 from laconic.coder.errors import LaconicError
 from laconic.coder.parallel import in_order
@@ -81,12 +83,18 @@ def test_engines_do_not_depend_on_batch_or_threads(batch, threads, name):
     np.testing.assert_array_equal(got, np.repeat(expected, batch, axis=0))
 
 
+def engine_called(checkpoint, name):
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    return load_engine(checkpoint, name)
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_streams_end(name):
     checkpoint = random_checkpoint(random_config())
     ids = tokens(checkpoint.config)
     whole = evaluate(NumpyEngine(checkpoint), ids, [])
-    engine = load_engine(checkpoint, name)
+    engine = engine_called(checkpoint, name)
     state = engine.start(3)
     for rows, begin, end in ((3, 0, 20), (3, 20, 21), (2, 21, 50), (1, 50, 51), (1, 51, 70)):
         got = engine.advance(state, ids[:rows, begin:end])
@@ -104,6 +112,20 @@ def test_threads_share_an_engine(name):
         got = list(in_order(lambda part, check: evaluate(engine, part, cuts), parts, len(parts)))
         for one, other in zip(got, expected, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_torch_shares_streams_among_threads(rows, monkeypatch):
+    """In groups of any size, fewer at the end."""
+    monkeypatch.setattr(torch_engine, "SHARED_WORK", 0)
+    monkeypatch.setattr(torch_engine, "GROUP_ROWS", rows)
+    checkpoint = random_checkpoint(random_config())
+    ids = tokens(checkpoint.config, 7)
+    engine = load_engine(checkpoint, "torch", threads=3)
+    before = torch.get_num_threads()
+    got = evaluate(engine, ids, [1, 2, 5, 40])
+    assert torch.get_num_threads() == before
+    np.testing.assert_array_equal(got, evaluate(NumpyEngine(checkpoint), ids, []))
 
 
 def test_exact_matmul_equals_integer_product():
@@ -135,14 +157,18 @@ for changes in SHAPES.values():
     engine = load_engine(checkpoint, sys.argv[1])
     logits = evaluate(engine, tokens(checkpoint.config, 2, 40), [1, 5])
     digest.update(logits.astype("<i4").tobytes())
-print(digest.hexdigest())
+print(digest.hexdigest(), engine.kernel)
 """
+SATURATING = [  # ... which multiply pairs of bytes into 16 bits
+    {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+    {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+]
 
 
 @pytest.mark.parametrize(
     ("name", "environment"),
     [
-        ("torch", {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}),
+        *(("torch", environment) for environment in SATURATING),
         ("torch", {"ATEN_CPU_CAPABILITY": "default"}),
         ("numba", {"NUMBA_CPU_NAME": "generic"}),
     ],
@@ -157,7 +183,10 @@ def test_instruction_sets_agree(name, environment):
         text=True,
         check=True,
     )
-    assert run.stdout.strip() == GOLDEN
+    digest, _, kernel = run.stdout.strip().partition(" ")
+    assert digest == GOLDEN
+    if environment in SATURATING and platform.machine().lower() in ("x86_64", "amd64"):
+        assert kernel.startswith("float32 GEMM")
 
 
 def test_unknown_engine():

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 from fakes import TOKENS, FakeCheckpoint, FakeEngine, fake_model, know_only, predictable
 
@@ -53,10 +54,31 @@ def test_the_last_level_counts_and_6_is_the_default():
     assert sizes[0] == sizes[1] != sizes[2] == sizes[3]
 
 
-@pytest.mark.parametrize("level", ["-0", "-10"])
+@pytest.mark.parametrize("level", ["-0", "-10", "-19", "-99"])
 def test_levels_that_there_are_not(level, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["compress", level, "a"])
+    expected = f"error: there is no level {level}: choose from -1 (fast) to -9 (small); see laconic compress"
+    assert expected in capsys.readouterr().err
+    assert os.listdir() == ["a"]
+
+
+def test_levels_stand_among_other_letters(capsys):
+    for number, options in enumerate((["-q", "-3"], ["-q3"], ["-f3q"], ["-3fq"])):
+        assert main(["compress", *options, "a", "-o", f"{number}.lac"]) == 0
+        assert get(f"{number}.lac") == get("0.lac")
+    with pytest.raises(SystemExit, match="0"):
+        main(["compress", "--help"])
+    assert "[-1 ... -9]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress"])
+def test_two_outputs_are_wrong_usage(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([command, "-o", "x", "-c", "a"])
+    err = capsys.readouterr().err
+    assert "-c/--stdout: not allowed with argument -o/--output" in err
+    assert err.count("\n") == 1
     assert os.listdir() == ["a"]
 
 
@@ -132,10 +154,31 @@ def test_memory_that_is_not_allowed(command, capsysbinary):
     assert main([command, "-f" if command == "decompress" else "-q", "text.lac"]) == 0
 
 
-@pytest.mark.parametrize("memory", ["0", "x", "-1"])
-def test_memory_that_is_none(memory):
+def test_recovery_passes_over_what_asks_for_more_memory(capsys):
+    noise = np.random.default_rng(0).bytes(1000)
+    put("a", DATA[:1000] + noise + DATA[1000:2000])
+    assert main(["compress", "-q", "--segment-size", "1000", "a"]) == 0
+    assert main(["decompress", "--recover", "--memory", "1M", "a.lac", "-o", "b"]) == 1
+    assert get("b") == noise
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("a.lac: passed over are 1,000 bytes, from 0 up to 1,000: a segment asks for ")
+    assert second.startswith(
+        "a.lac: passed over are 1,000 bytes, from 2,000 up to 3,000: a segment asks for "
+    )
+    assert "MB of memory, allowed are 1: raise --memory" in first
+    assert main(["decompress", "--recover", "a.lac", "-o", "c"]) == 0
+    assert get("c") == get("a")
+
+
+@pytest.mark.parametrize("memory", ["0", "x", "-1", "1q", "1.5G", "0K", "M"])
+def test_memory_that_is_none(memory, capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(["decompress", "--memory", memory, "a.lac"])
+        main(["decompress", f"--memory={memory}", "a.lac"])
+    err = capsys.readouterr().err
+    assert (
+        f"--memory: '{memory}' is no size: give a whole number of bytes above 0, or one with K, M or G" in err
+    )
+    assert err.count("\n") == 1
 
 
 def test_a_file_whose_segment_needs_more_than_the_default(capsys):
@@ -150,3 +193,25 @@ def test_a_file_whose_segment_needs_more_than_the_default(capsys):
     assert "MB of memory, allowed are 1,024: raise --memory" in capsys.readouterr().err
     assert main(["test", "--memory", "4G", "greedy.lac"]) == 1
     assert "memory" not in capsys.readouterr().err
+
+
+def test_a_file_asks_for_its_checkpoint_only_where_a_segment_needs_it(known, capsysbinary):
+    noise = b"".join(number.to_bytes(2, "big") for number in range(0, 60_000, 61))
+    put("noise", noise)
+    put("both", noise + predictable(1000))
+    for name, size in (("noise", "1M"), ("noise", "1000"), ("both", "1000")):
+        assert main(["compress", "-q", "--segment-size", size, name, "-o", f"{name}{size}"]) == 0
+    (known / "default").rename(known.parent / "moved")
+    for name in ("noise1M", "noise1000"):
+        assert main(["decompress", name, "-o", f"{name}.out"]) == 0
+        assert get(f"{name}.out") == noise
+    assert main(["info", "noise1M"]) == 0
+    assert b"checkpoint      none\n" in capsysbinary.readouterr().out
+    assert main(["info", "noise1000"]) == 0
+    assert b"(not here), not needed\n" in capsysbinary.readouterr().out
+    assert main(["info", "both1000"]) == 0
+    assert b"(not here)\n" in capsysbinary.readouterr().out
+    assert main(["cat", "both1000", "--range", "500:1500"]) == 0
+    assert capsysbinary.readouterr().out == noise[500:1500]
+    assert main(["decompress", "both1000", "-o", "out"]) == 1
+    assert b"which is not here" in capsysbinary.readouterr().err

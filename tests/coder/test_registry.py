@@ -3,13 +3,14 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeCheckpoint, FakeEngine, fake_model, predictable
+from graphs import random_checkpoint, random_config
 
 from laconic.coder import registry
 from laconic.coder.codec import encode_segment
 from laconic.coder.container import UNKNOWN
 from laconic.coder.errors import LaconicError
 from laconic.coder.model import Model, ensemble
-from laconic.coder.registry import Decoder, available, find, read_listing
+from laconic.coder.registry import Decoder, available, fault, find, read_listing
 
 
 def add(folder, name, identity):
@@ -136,6 +137,41 @@ def test_a_damaged_copy_does_not_hide_a_good_one(folders, monkeypatch):
     damaged.append("second")
     with pytest.raises(LaconicError, match="first/copy is damaged"):
         Decoder()(segment, prefix)
+
+
+def save(folder, seed=0):
+    """A real checkpoint."""
+    random_checkpoint(random_config(), seed).save(folder)
+    return folder
+
+
+def damage(folder):
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_name_or_an_id_goes_on_to_a_sound_copy_a_path_does_not(folders):
+    first, second = save(folders / "first" / "mine"), save(folders / "second" / "copy")
+    listing = find("mine")
+    names = ["mine", listing.id.hex(), listing.id.hex()[:8]]
+    assert [find(name).path for name in names] == [first] * 3
+    damage(first)
+    assert [find(name).path for name in names] == [second] * 3
+    assert find("copy").path == second
+    assert find(first).path == find(str(first)).path == first
+    assert "first/mine is damaged" in fault(find(first))
+    assert fault(find(second)) is None
+    (second / "model.safetensors").write_bytes(b"short")
+    assert [find(name).path for name in names] == [first] * 3
+    assert find("copy").path == second
+
+
+def test_a_damaged_checkpoint_is_not_replaced_by_another_of_its_name(folders):
+    damage(save(folders / "first" / "mine"))
+    save(folders / "second" / "mine", seed=1)
+    assert find("mine").path == folders / "first" / "mine"
 
 
 def test_decoding_finds_several_checkpoints(folders, monkeypatch):
