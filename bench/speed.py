@@ -62,7 +62,7 @@ def measure_speed(
         raise LaconicError("there is not one byte to measure; give files that are not empty")
     check_sizes(streams, SEGMENT_SIZE)
     opened = open_model(model, engine, threads=1)
-    compile_kernels()
+    compile_kernels(opened)
     load = load_before()
     if opened is None:
         return _without_model(data, levels, load)

@@ -17,6 +17,7 @@ from .peers import Codec
 
 if TYPE_CHECKING:
     from ..coder.checkpoint import FrozenCheckpoint
+    from ..coder.model import Model
 
 
 def laconic_codec(model: str, level: int, name: str) -> Codec:
@@ -34,7 +35,7 @@ def laconic_codec(model: str, level: int, name: str) -> Codec:
         lambda data: compress(data, opened(), level=level, threads=1),
         lambda blob: decompress(blob, opened(), threads=1),
         bytes_by_method,
-        compile_kernels,
+        lambda: compile_kernels(opened()),
         level=level,
     )
 
@@ -69,10 +70,11 @@ def select_levels(selection: str) -> list[int]:
     return list(dict.fromkeys(map(int, words)))
 
 
-def compile_kernels() -> None:
+def compile_kernels(model: Optional["Model"] = None) -> None:
     """Have numba compile each kernel, or load it from its cache: the first use may not call them all."""
     from ..coder import kernels
-    from ..coder.mixing.coding import decode_experts, encode_experts
+    from ..coder.direct import decode_direct, encode_direct
+    from ..coder.mixing.coding import decode_experts, decode_mixed, encode_experts, encode_mixed
 
     logits, targets = np.zeros((1, 1, 2), np.int32), np.zeros((1, 1), np.int32)
     state, out = kernels.encoder_state(), np.zeros(64, np.uint8)
@@ -83,6 +85,16 @@ def compile_kernels() -> None:
     segment = encode_experts(b"laconic" * 9, 2, 100)
     assert segment is not None
     decode_experts(segment, 1 << 30)
+    if model is None:
+        return
+    text = model.checkpoint.token_bytes[0] * 9
+    if not model.others:
+        segment = encode_direct(text, model, 1, 100, None)
+        assert segment is not None
+        decode_direct(segment, model, 1 << 40)
+    segment = encode_mixed(text, model, 2, 1, 100)
+    assert segment is not None
+    decode_mixed(segment, model, 1 << 40)
 
 
 def bytes_by_method(blob: bytes) -> dict[str, int]:

@@ -72,7 +72,7 @@ def test_every_kernel_is_compiled_before_the_timing():
     code = (
         "from laconic.bench.subject import compile_kernels; from laconic.coder import kernels; "
         "from laconic.coder.mixing import kernels as mixing; compile_kernels(); "
-        "names = ('encode_tokens', 'finish_encoding', '_decode_tokens', '_code_lengths'); "
+        "names = ('encode_tokens', 'finish_encoding', 'decode_each', '_code_lengths'); "
         "entries = [*(getattr(kernels, name) for name in names), mixing.code_tokens]; "
         "print([len(kernel.signatures) for kernel in entries])"
     )
@@ -86,7 +86,7 @@ def test_the_coder_asks_for_no_other_compilation(level):
     entries = (
         kernels.encode_tokens,
         kernels.finish_encoding,
-        kernels._decode_tokens,
+        kernels.decode_each,
         kernels._code_lengths,
         mixing.code_tokens,
     )

@@ -26,7 +26,7 @@ CODERS = ["coder of level 1", "mixer of level 2", "mixer of level 9"]
 def small(monkeypatch):
     monkeypatch.setattr(machine, "GEMM_SIZE", 16)
     monkeypatch.setattr(timing, "REPETITIONS", 1)
-    monkeypatch.setattr(speed, "compile_kernels", lambda: None)
+    monkeypatch.setattr(speed, "compile_kernels", lambda model: None)
     for module in ("bench.speed", "bench.whole", "bench.machine"):
         monkeypatch.setattr(f"laconic.{module}.cores", lambda: 2)
 
@@ -99,6 +99,7 @@ def test_every_part_is_measured_on_the_same_tokens(model, monkeypatch):
 
 def test_a_long_text_is_sampled(model, monkeypatch):
     monkeypatch.setattr("laconic.coder.lockstep.TOKENS_PER_STREAM", 1000)
+    monkeypatch.setattr("laconic.coder.mixing.coding.DEFAULT_STREAMS", 16)
     monkeypatch.setattr(speed, "SAMPLE_BYTES", 3000)
     monkeypatch.setattr(speed, "LOGITS_BYTES", 4 * VOCAB * 100)
     found = measure_speed(text(60_000), "default", [2])
