@@ -83,10 +83,10 @@ def test_engines_do_not_depend_on_batch_or_threads(batch, threads, name):
     np.testing.assert_array_equal(got, np.repeat(expected, batch, axis=0))
 
 
-def engine_called(checkpoint, name):
+def engine_called(checkpoint, name, threads=None):
     if name == "cuda" and not torch.cuda.is_available():
         pytest.skip("torch sees no GPU")
-    return load_engine(checkpoint, name)
+    return load_engine(checkpoint, name, threads)
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -106,7 +106,7 @@ def test_threads_share_an_engine(name):
     if name == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     checkpoint = random_checkpoint(random_config())
-    engine, ids = load_engine(checkpoint, name, 2), tokens(checkpoint.config)
+    engine, ids = engine_called(checkpoint, name, 2), tokens(checkpoint.config)
     parts = [ids[:2], ids[1:], ids, ids[:1]]
     cuts = list(range(1, ids.shape[1]))
     expected = [evaluate(NumpyEngine(checkpoint), part, []) for part in parts]
