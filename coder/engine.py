@@ -37,7 +37,7 @@ class Engine(Protocol):
 
 
 def load_engine(checkpoint: FrozenCheckpoint, name: str | None = None, threads: int | None = None) -> Engine:
-    """The engine called `name`, or the fastest, held to the reference on this machine and with this checkpoint.
+    """The engine called `name`, or the fastest, held to the reference here, with this checkpoint.
 
     One that gives other integers is not used: without a name the reference takes its place, with a warning.
 

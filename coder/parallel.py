@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from .errors import LaconicError
 
 MAX_THREADS = 1024
+USUAL_THREADS = 16  # at most, where nothing is said: each segment in work takes memory of its own
 _POLL = 0.1  # seconds between two looks at what may have changed
 
 Item = TypeVar("Item")
@@ -32,16 +33,16 @@ def cores() -> int:
 
 
 def check_threads(threads: int | None) -> int:
-    """How many segments are worked on at the same time: as many as the cores, where nothing is said.
+    """How many segments are worked on at the same time: as many as cores, up to 16, where nothing is said.
 
     Raises:
         LaconicError: it is no whole number from 1 to MAX_THREADS.
     """
     if threads is None:
-        return min(cores(), MAX_THREADS)
+        return min(cores(), USUAL_THREADS)
     if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
         raise LaconicError(
-            f"{threads!r} threads: choose from 1 to {MAX_THREADS}, or leave it out for all cores"
+            f"{threads!r} threads: choose from 1 to {MAX_THREADS}, or leave it out for one for each core"
         )
     return threads
 

@@ -4,7 +4,6 @@ Threads take the batches from a pool: engines and kernels release the interprete
 record depend on neither.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
@@ -14,6 +13,7 @@ from .container import check as check_of
 from .errors import LaconicError
 from .files import Name, open_model
 from .frame import DEFLATE, MAX_TOKENS, MODEL, RAW, SPARE, Frame, deflate, inflate, pack, parse
+from .parallel import check_threads
 from .rows import Coded, decode_rows, encode_rows, open_rows
 
 if TYPE_CHECKING:
@@ -41,15 +41,13 @@ class Compressor:
         Raises:
             LaconicError: there is no such checkpoint, engine or number of threads.
         """
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise LaconicError(f"{threads!r} threads: give a whole number from 1 on, or None for all cores")
         opened = open_model(model, engine, 1)
         if opened is None or opened.others:
             raise LaconicError(
                 "records are coded by one checkpoint, neither by none nor by several: name one"
             )
         self.model = opened
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = check_threads(threads)
         self.largest = max(1, min(BATCH, STEP_BYTES // (4 * opened.engine.vocab_size)))
 
     def compress_many(self, records: Sequence[bytes], *, check: bool = False) -> list[bytes]:

@@ -11,7 +11,7 @@ from ..files import PendingFile
 if TYPE_CHECKING:
     from ..engines.selftest import Tally
 
-COLUMNS = "{:<8} {:>7}  {:<40} {:>5} {:>14} {:>10} {:>6} {:>8}"
+COLUMNS = "{:<6} {:>7} {:>5} {:>14} {:>10} {:>6} {:>8}  {}"
 SHOWN_FAULTS = 10
 
 
@@ -60,18 +60,18 @@ def _check(wanted: str | None, full: bool, lines: list[str]) -> int:
             COLUMNS.format(
                 tally.engine,
                 threads,
-                tally.kernel,
                 tally.cases,
                 f"{tally.compared:,}",
                 f"{tally.mismatches:,}",
                 tally.coded,
                 tally.restored,
+                "; ".join(tally.kernels),
             )
         )
 
     here, missing = installed(wanted)
     cases = [case for case in load_cases() if full or case.macs <= SHORT_WORK]
-    say(COLUMNS.format("engine", "threads", "kernel", "cases", "compared", "mismatches", "coded", "restored"))
+    say(COLUMNS.format("engine", "threads", "cases", "compared", "mismatches", "coded", "restored", "kernel"))
     tallies = run_short(here, cases, max(case.macs for case in cases))
     for tally in tallies:
         show(tally)
@@ -90,7 +90,7 @@ def _verdict(tallies: "list[Tally]", say: Callable[[str], None]) -> int:
     say(f"{compared:,} integers compared, {mismatches:,} mismatches")
     if not mismatches:
         coded, restored = sum(t.coded for t in tallies), sum(t.restored for t in tallies)
-        kernels = len({(t.engine, t.kernel) for t in tallies if t.kernel != REFERENCE})
+        kernels = len({(t.engine, kernel) for t in tallies for kernel in t.kernels if kernel != REFERENCE})
         say(f"{kernels} kernels give the same integers; {coded} files coded, all alike; {restored} restored")
     faults = [fault for tally in tallies for fault in tally.faults]
     for fault in faults[:SHOWN_FAULTS]:

@@ -19,7 +19,6 @@ import numpy as np
 
 from ..engine import build_engine
 from ..errors import LaconicError
-from ..files import open_model
 from .conformance import generate, load_cases
 from .selftest import (
     CODINGS,
@@ -28,8 +27,8 @@ from .selftest import (
     Tally,
     check_case,
     check_vectors,
+    default_model,
     drawn_text,
-    kernel_of,
     read_files,
     write_files,
 )
@@ -150,11 +149,10 @@ def run_matrix(
 
 def _prepare(folder: Path) -> Tally:
     """Put the reference's logits, a text and its coded files where the processes find them."""
-    tally = Tally("numpy", REFERENCE, environment=HERE)
+    tally = Tally("numpy", [REFERENCE], environment=HERE)
     logits = {case.name: check_vectors(tally, case) for case in load_cases()}
     np.savez(folder / "logits.npz", **{name: tensor for name, tensor in logits.items()})  # pyright: ignore[reportArgumentType]
-    model = open_model("default", "numpy")
-    assert model is not None, "the default checkpoint is a model"
+    model = default_model("numpy")
     text = drawn_text(model, *DRAWN)
     (folder / "text").write_bytes(text)
     files = write_files(tally, model, text, None)
@@ -186,14 +184,13 @@ def _work(folder: Path) -> None:
             checkpoint, ids = generate(case)
             for (name, threads), tally in tallies.items():
                 engine = build_engine(checkpoint, name, threads)
-                tally.kernel = kernel_of(engine)
+                tally.ran(engine)
                 check_case(tally, engine, case, ids, logits[case.name], BATCHES, WORK)
     text = (folder / "text").read_bytes()
     reference, previous = _get(folder, "reference"), _get(folder, "previous")
     writer = "the setting before"
     for (name, threads), tally in tallies.items():
-        model = open_model("default", name, threads)
-        assert model is not None, "the default checkpoint is a model"
+        model = default_model(name, threads)
         read_files(tally, model, text, previous, writer)
         files = write_files(tally, model, text, reference)
         if files == reference:  # else it is this setting's fault alone

@@ -3,18 +3,18 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..checkpoint import FrozenCheckpoint
 from ..engine import ENGINES, Engine, build_engine
 from ..errors import LaconicError
 from ..files import compress, decompress
 from ..fixedpoint import Array, exp2_weights
+from ..model import Model
+from ..registry import DEFAULT, find
 from .conformance import Case, SplitMix64, digest, generate, trace
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 SHORT_WORK = 200_000_000  # multiply-accumulates of a case that the short form takes
 CODINGS = ((1, 1), (1, 64), (2, 64), (6, 7))  # level and streams
@@ -28,7 +28,7 @@ class Tally:
     """What one engine was found to do."""
 
     engine: str
-    kernel: str = ""
+    kernels: list[str] = field(default_factory=list[str])  # what multiplied, in words
     threads: int | None = None
     environment: str = ""
     cases: int = 0
@@ -37,6 +37,11 @@ class Tally:
     coded: int = 0  # files written
     restored: int = 0  # files decoded, all of them other engines' where there are any
     faults: list[str] = field(default_factory=list[str])
+
+    def ran(self, engine: Engine) -> None:
+        """Note what multiplies."""
+        if engine.kernel not in self.kernels:
+            self.kernels.append(engine.kernel)
 
     def fault(self, count: int, text: str) -> None:
         self.mismatches += count
@@ -58,11 +63,6 @@ class Tally:
                 f"{where}: logit of stream {stream}, step {step}, token {token} is {got[at]}, "
                 f"it must be {expected[at]} ({count:,} of {expected.size:,} differ)",
             )
-
-
-def kernel_of(engine: Engine) -> str:
-    """What an engine's products run on."""
-    return getattr(engine, "kernel", engine.name)
 
 
 def evaluate(engine: Engine, ids: Array, cuts: Iterable[int]) -> Array:
@@ -132,14 +132,11 @@ def installed(wanted: str | None) -> tuple[list[str], dict[str, str]]:
     Raises:
         LaconicError: `wanted` does not exist, or is not here.
     """
-    from ..registry import DEFAULT, find, open_model
-
     here: list[str] = []
     missing: dict[str, str] = {}
-    listing = find(DEFAULT)
     for name in ENGINES if wanted is None else (wanted,):
         try:
-            open_model(listing, name)
+            default_model(name)
             here.append(name)
         except LaconicError as error:
             if wanted is not None:
@@ -148,7 +145,7 @@ def installed(wanted: str | None) -> tuple[list[str], dict[str, str]]:
     return here, missing
 
 
-def drawn_text(model: "Model", streams: int, steps: int) -> bytes:
+def drawn_text(model: Model, streams: int, steps: int) -> bytes:
     """Text drawn from a model, and every byte once: no other text is as sure to be coded by the model."""
     engine, generator = model.engine, SplitMix64(0)
     state, ids = engine.start(streams), np.full((streams, 1), engine.vocab_size, dtype=np.int32)
@@ -162,7 +159,7 @@ def drawn_text(model: "Model", streams: int, steps: int) -> bytes:
     return model.join(np.concatenate(drawn, axis=1).ravel()) + bytes(range(256))
 
 
-def write_files(tally: Tally, model: "Model", text: bytes, expected: list[bytes] | None) -> list[bytes]:
+def write_files(tally: Tally, model: Model, text: bytes, expected: list[bytes] | None) -> list[bytes]:
     """Code a text at every level of CODINGS, and compare with what another engine wrote."""
     files = [compress(text, model, level=level, streams=streams) for level, streams in CODINGS]
     tally.coded += len(files)
@@ -172,7 +169,7 @@ def write_files(tally: Tally, model: "Model", text: bytes, expected: list[bytes]
     return files
 
 
-def read_files(tally: Tally, model: "Model", text: bytes, files: list[bytes], writer: str) -> None:
+def read_files(tally: Tally, model: Model, text: bytes, files: list[bytes], writer: str) -> None:
     """Restore the files that `writer` wrote."""
     for (level, streams), blob in zip(CODINGS, files, strict=True):
         tally.restored += 1
@@ -184,6 +181,12 @@ def read_files(tally: Tally, model: "Model", text: bytes, files: list[bytes], wr
             tally.fault(1, f"level {level}, streams {streams}: the file that {writer} wrote is not restored")
 
 
+def default_model(engine: str, threads: int | None = None) -> Model:
+    """The default checkpoint, and an engine whether it is exact here or not."""
+    checkpoint = FrozenCheckpoint.load(find(DEFAULT).path)
+    return Model(checkpoint, build_engine(checkpoint, engine, threads))
+
+
 def run_short(names: Sequence[str], cases: Sequence[Case], work: int) -> list[Tally]:
     """Every engine against the vectors, then every engine's files through every other engine.
 
@@ -193,32 +196,28 @@ def run_short(names: Sequence[str], cases: Sequence[Case], work: int) -> list[Ta
     Returns:
         A tally of the reference, whose every tensor is compared, and one of each engine.
     """
-    from ..files import open_model
-
-    reference = Tally("numpy", REFERENCE, environment=HERE)
+    reference = Tally("numpy", [REFERENCE], environment=HERE)
     tallies = {name: Tally(name, environment=HERE) for name in names}
     for case in cases:
         checkpoint, ids = generate(case)
         logits = check_vectors(reference, case)
         for name, tally in tallies.items():
             engine = build_engine(checkpoint, name)
-            tally.kernel = kernel_of(engine)
+            tally.ran(engine)
             if digest(logits) == case.digests["logits"]:
                 check_case(tally, engine, case, ids, logits, (1, 3), work)
             else:
                 check_digest(tally, engine, case, ids)
     # What the others' files are compared with: the reference's, or those of an engine without mismatches.
     order = sorted(names, key=lambda name: (tallies[name].mismatches > 0, name != "numpy"))
-    models = {name: open_model("default", name) for name in order}
+    models = {name: default_model(name) for name in order}
     text: bytes | None = None
     written: dict[str, list[bytes]] = {}
     for name, model in models.items():
-        assert model is not None, "the default checkpoint is a model"
         text = drawn_text(model, *DRAWN) if text is None else text
         written[name] = write_files(tallies[name], model, text, next(iter(written.values()), None))
     sound = {name for name in names if not tallies[name].mismatches}
     for name, model in models.items():
-        assert model is not None, "the default checkpoint is a model"
         assert text is not None, "the first engine has drawn it"
         for other, files in written.items():
             if len(models) == 1 or (other != name and other in sound):
