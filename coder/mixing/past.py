@@ -71,8 +71,11 @@ class Stream:
         """The byte that many bytes ago; 0 before the first, and for no distance."""
         return self.byte_at(self.position - distance) if 0 < distance <= self.position else 0
 
-    def push(self, byte: int) -> None:
+    def write(self, byte: int) -> None:
+        """The next byte into the ring; `push` does the rest."""
         self.ring[self.position % len(self.ring)] = byte
+
+    def push(self, byte: int) -> None:
         self.position += 1
         self.last_eight = (self.last_eight << 8 | byte) % WHOLE
         self.spoken = [hashed(said, byte) for said in self.spoken]
@@ -119,6 +122,7 @@ class Past:
         for order in (1, 2):
             context = stream.last_eight % 256**order, order
             self.followers[context] = (self.followers.get(context, 0) << 8 | byte) % 65536
+        stream.write(byte)  # before it is voted: in a small ring that overwrites what is read
         self._vote(stream, byte)
         self.bytes += 1
         if self.bytes % 2048 == 0:
