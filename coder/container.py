@@ -1,4 +1,4 @@
-"""The .lac container, version 2, written and read as a stream. docs/format.md is normative.
+"""The .lac container, version 3, written and read as a stream. docs/format.md is normative.
 
 A file of one segment is a prologue, a header, the payload and two checks; a file of many is a prologue,
 segments that begin with a marker each, and an index. This module moves bytes and knows nothing of models;
@@ -15,7 +15,7 @@ from .errors import LaconicError
 MAGIC = b"\xabLAC"
 SEGMENT_MARK = b"\xb5SEG"
 INDEX_MARK = b"\xb5IDX"
-VERSION = 2
+VERSION = 3
 SINGLE, WITHOUT_CHECKPOINT, SEVERAL = 1, 2, 4  # flags
 RAW, MODEL, LZMA, MIXED, EXPERTS = range(5)  # methods
 METHOD_NAMES = ("raw", "model", "lzma", "mixed", "experts")

@@ -10,15 +10,18 @@ from .layout import (
     ENDS,
     EXPERTS,
     FIRST_EXPERT,
+    FIRST_OF_ENDS,
     MAP_LIMIT,
     MATCHES,
     ORDER_1,
     ORDER_1_LIMIT,
+    SLOT_BITS,
     Int32,
+    Int64,
     Mixing,
     UInt32,
 )
-from .pastkernels import hash_of
+from .pastkernels import find, hash_of
 
 
 @inlined
@@ -57,22 +60,32 @@ def ask_experts(
 
 
 @inlined
-def ask_ends(m: Mixing, node: int, history: int, match: int) -> None:
-    """The inputs where the split is none of a bit; `match` says what the first match expects."""
-    x, experts, maps = m.inputs, m.parameters[EXPERTS], m.maps
+def ask_ends(m: Mixing, node: int, history: int, match: int, keys: Int64) -> None:
+    """The inputs where the split is none of a bit.
+
+    `match` says what the first match expects; `keys` are hashes of the experts' contexts and the node.
+    """
+    x, experts, maps, slots = m.inputs, m.parameters[EXPERTS], m.maps, m.slots
     used, where = m.places[1], m.places[2]
-    for j in range(MATCHES, FIRST_EXPERT + 2 * experts):
+    slot_bits = m.parameters[SLOT_BITS]
+    for j in range(MATCHES, FIRST_EXPERT):
         x[j] = 0
     where[0] = node & (ENDS - 1)
     where[1] = hash_of(history & 0xFFFFFF, node) & (ENDS - 1)
     where[2] = hash_of(node, match) & (ENDS - 1)
-    for k in range(3):
-        state = np.int64(m.ends[where[k]])
-        used[k] = (experts + 1 + k) << 8 | state
-        chance = np.int64(maps[used[k]] >> np.uint32(20))
-        known = np.int64(state != 0)
-        x[FIRST_EXPERT + 2 * k] = m.stretch[chance] * known
-        x[FIRST_EXPERT + 2 * k + 1] = ((chance - 2048) >> 1) * known
+    for k in range(FIRST_OF_ENDS):
+        used[k] = np.uint32((experts + 1 + k) << 8) | np.uint32(m.ends[where[k]])
+    mask = (1 << slot_bits) - 1
+    for k in range(FIRST_OF_ENDS, experts):
+        place = find(slots, k << (slot_bits + 4), keys[k], mask, m.zeros, m.ones) + np.uint32(1)
+        where[k] = place
+        used[k] = np.uint32(k << 8) | np.uint32(slots[place])
+    for k in range(experts):
+        index = used[k]
+        chance = np.uint32(maps[index] >> np.uint32(20))
+        known = np.int32((index & np.uint32(255)) != 0)
+        x[FIRST_EXPERT + 2 * k] = np.int32(m.stretch[chance]) * known
+        x[FIRST_EXPERT + 2 * k + 1] = ((np.int32(chance) - 2048) >> 1) * known
 
 
 @inlined
@@ -103,6 +116,9 @@ def learn_maps(m: Mixing, bit: int, partial: int, match_map_0: int, match_map_1:
         if match_map_1 >= 0:
             m.match_maps[match_map_1] += (goal - m.match_maps[match_map_1]) >> 7
     else:
-        for k in range(3):
+        for k in range(FIRST_OF_ENDS):
             _learn(maps, used[k], bit, rates, MAP_LIMIT)
             m.ends[where[k]] = following[np.uint64(2 * (used[k] & 255) + bit)]
+        for k in range(FIRST_OF_ENDS, experts):
+            _learn(maps, used[k], bit, rates, MAP_LIMIT)
+            slots[where[k]] = following[np.uint64(2 * (used[k] & 255) + bit)]

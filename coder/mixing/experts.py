@@ -3,6 +3,9 @@
 An expert is a context: what of the past decides in which bit history the next bit is looked up. Level n, 2 to
 9, uses the first 2 n. Beside them every level has the order-1 expert, two match models and, with a model, its
 predictions. The contexts' values are in `pastkernels.set_contexts`, in this order.
+
+Contexts are bytes of the past. Where a model predicts, TOKEN_EXPERTS see tokens instead: how the tokenizer
+cut the past is what the bytes do not tell.
 """
 
 EXPERTS = (
@@ -25,6 +28,8 @@ EXPERTS = (
     "record, order 1",
     "order 8",
 )
+# With a model these see the last one, two and three tokens, and the bytes of the next so far.
+TOKEN_EXPERTS = (8, 3, 9)
 ORDERS = (0, 1, 2, 3, 7)  # experts whose agreement selects weights
 
 LEVELS = range(2, 10)

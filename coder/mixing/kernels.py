@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ..compiled import compiled, inlined
 from ..kernels import BLOCK, token_weight
 from .askkernels import ask_ends, ask_experts, learn_maps
+from .experts import TOKEN_EXPERTS
 from .instructions import prefetch
 from .layout import (
     APM_CONTEXTS,
@@ -30,6 +31,7 @@ from .layout import (
     EXTRA_RATE,
     FINAL_RATE,
     FIRST_EXPERT,
+    FIRST_OF_ENDS,
     HISTORY,
     LINE,
     LINE_INTS,
@@ -52,7 +54,19 @@ from .layout import (
     UInt32,
 )
 from .mixkernels import learn_mix, mix
-from .pastkernels import expect, fetch_slots, find, floor_log2, goes_on, hash_of, push_byte, set_contexts
+from .pastkernels import (
+    begin_token,
+    end_token,
+    expect,
+    fetch_slots,
+    find,
+    floor_log2,
+    goes_on,
+    hash_of,
+    push_byte,
+    set_contexts,
+    set_token_contexts,
+)
 
 FETCHED_LINES = 16  # of each model's next predictions, a decision
 
@@ -128,7 +142,7 @@ def code_tokens(
     slot_mask = (1 << slot_bits) - 1
     weights_of, sums_of = m.token_weights, m.token_sums
     below, middles, above = m.scratch[1], m.scratch[2], m.scratch[3]
-    contexts, odds = m.scratch[0], m.scratch[4]
+    contexts, odds, spoken, end_keys = m.scratch[0], m.scratch[4], m.scratch[5], m.scratch[6]
     slot, vectors = m.places[0], m.places[3]
     x = m.inputs
     first_model = FIRST_EXPERT + 2 * experts
@@ -140,6 +154,9 @@ def code_tokens(
     odds[SETS - 1] = 0
     # Of the stream whose token comes next; each token's end does it for the one after.
     set_contexts(m, 0, contexts)
+    if models:
+        begin_token(m, 0, spoken)
+        set_token_contexts(spoken, contexts)
     length_0, length_1, expected_0, expected_1 = expect(m, 0)
     # Of the decision before, as long as nothing was learned from it.
     bit, rate, error, partial, moved_0, moved_1, match_map_0, match_map_1 = 0, 0, 0, 0, 0, 0, -1, -1
@@ -163,13 +180,22 @@ def code_tokens(
                     known = tree.token_ends[first + 1] - tree.token_ends[first]
                 begin = tree.token_ends[first]
                 while depth < known:
-                    push_byte(m, s, np.int64(tree.token_bytes[begin + depth]))
+                    byte = np.int64(tree.token_bytes[begin + depth])
+                    push_byte(m, s, byte)
+                    if models:
+                        for k in range(len(TOKEN_EXPERTS)):
+                            spoken[k] = hash_of(spoken[k], byte)
                     depth += 1
                     fresh = False
                 if node < 0 or not fresh:
                     whose = s if node >= 0 else later
                     set_contexts(m, whose, contexts)
-                    fetch_slots(m, contexts)
+                    if models:
+                        if node < 0:
+                            end_token(m, s, first)
+                            begin_token(m, later, spoken)
+                        set_token_contexts(spoken, contexts)
+                    fetch_slots(m, contexts, 0)
                     length_0, length_1, expected_0, expected_1 = expect(m, whose)
                     fresh, nibble = True, -1
                 partial_before, partial = partial, np.int64(row[4])
@@ -178,7 +204,11 @@ def code_tokens(
                 if node >= 0 and half == 1 and nibble != 1:
                     for k in range(experts):
                         contexts[k] = hash_of(contexts[k], partial >> (bit_number - 4))
-                    fetch_slots(m, contexts)
+                    fetch_slots(m, contexts, 0)
+                if node >= 0 and partial == 0:
+                    for k in range(FIRST_OF_ENDS, experts):
+                        end_keys[k] = hash_of(contexts[k], 32 + node)
+                    fetch_slots(m, end_keys, FIRST_OF_ENDS)
 
                 # Learn from the decision before: nothing that it reads has changed meanwhile.
                 if decided:
@@ -240,7 +270,7 @@ def code_tokens(
                     if length_0 > 0:
                         # Does a longer token go on with the byte that is expected?
                         continues = 1 + goes_on(tree, row[1], row[2], depth, expected_0 & 255)
-                    ask_ends(m, node, stream[HISTORY], continues << 5 | length_0)
+                    ask_ends(m, node, stream[HISTORY], continues << 5 | length_0, end_keys)
                     vectors[0] = 0
                     vectors[1] = SET_STARTS[1] + 256 + length_0
                     vectors[2] = SET_STARTS[2] + (512 | last)

@@ -14,7 +14,8 @@ Bytes = npt.NDArray[np.uint8]
 HISTORY, WORD, WORD_BEFORE, SHAPE, FIELD, POSITION, LINE, LINE_ABOVE = range(8)
 MATCH = 8  # two matches of three columns: stream and position of the byte that is expected, verified length
 MATCH_STREAM, MATCH_POSITION, MATCH_LENGTH, MATCH_COLUMNS = range(4)
-COLUMNS = 14
+TOKENS = 14  # with a model: the last three tokens, the newest first, counted from 1; 0 where there is none
+COLUMNS = 17
 # Entries of `Mixing.counts`.
 BYTES, RECORD = range(2)
 # Inputs: bias, two matches, order 1 twice, experts twice each, models twice each.
@@ -28,6 +29,7 @@ LINE_BYTES, LINE_INTS = 64, 16  # of a line of the processor's caches
 SLOT = 16  # bytes of a slot: a check and 15 histories
 CHECK_SHIFT = 40
 ENDS = 1 << 16  # histories of token ends
+FIRST_OF_ENDS = 3  # experts from here on speak of token ends too; in place of those before, `ends` does
 APM_STEPS, APM_WIDTH = 33, 192
 APM_CONTEXTS = 1 << 16
 MATCH_LENGTHS = 32
@@ -70,7 +72,7 @@ class Mixing(NamedTuple):
     log2: npt.NDArray[np.int16]
     rates: Int32
     inputs: Int32  # [I]
-    scratch: Int64  # [5, 32]
+    scratch: Int64  # [7, 32]
     places: UInt32  # [4, 32]: slots, maps, histories, weights
     token_weights: UInt32  # [M, blocks * 64], blocks = V // 64 + 1
     token_sums: Int64  # [M, blocks]

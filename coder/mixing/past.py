@@ -8,6 +8,7 @@ import string
 from dataclasses import dataclass
 
 from . import layout as k
+from .experts import EXPERTS, TOKEN_EXPERTS
 from .state import Shape
 
 WHOLE = 1 << 64
@@ -49,6 +50,19 @@ class Stream:
         self.line = self.line_above = 0  # where they begin
         self.last_seen: dict[int, int] = {}  # byte -> position
         self.matches = [Match() for _ in k.LEAST_MATCH]
+        self.tokens = [0] * len(TOKEN_EXPERTS)  # the last ones, the newest first, counted from 1; 0 is none
+        self._begin_token()
+
+    def _begin_token(self) -> None:
+        """What the last one, two and three tokens say; the bytes of the next are hashed into it."""
+        last, second, third = self.tokens
+        pair = (last << 20) + second
+        self.spoken = [hashed(last, 22), hashed(pair, 23), hashed((pair << 20) + third, 24)]
+
+    def end_token(self, token: int) -> None:
+        """The bytes of this token have been appended."""
+        self.tokens = [token + 1, *self.tokens[:-1]]
+        self._begin_token()
 
     def byte_at(self, position: int) -> int:
         return self.ring[position % len(self.ring)]
@@ -57,10 +71,14 @@ class Stream:
         """The byte that many bytes ago; 0 before the first, and for no distance."""
         return self.byte_at(self.position - distance) if 0 < distance <= self.position else 0
 
-    def push(self, byte: int) -> None:
+    def write(self, byte: int) -> None:
+        """The next byte into the ring; `push` does the rest."""
         self.ring[self.position % len(self.ring)] = byte
+
+    def push(self, byte: int) -> None:
         self.position += 1
         self.last_eight = (self.last_eight << 8 | byte) % WHOLE
+        self.spoken = [hashed(said, byte) for said in self.spoken]
         if chr(byte) in LETTERS or byte >= 128:
             lower = byte + 32 if byte < ord("a") else byte
             self.word = (self.word + lower + 1) * 0x2F0B4C47 % WHOLE
@@ -104,6 +122,7 @@ class Past:
         for order in (1, 2):
             context = stream.last_eight % 256**order, order
             self.followers[context] = (self.followers.get(context, 0) << 8 | byte) % 65536
+        stream.write(byte)  # before it is voted: in a small ring that overwrites what is read
         self._vote(stream, byte)
         self.bytes += 1
         if self.bytes % 2048 == 0:
@@ -158,8 +177,17 @@ class Past:
         return self.streams[match.source].byte_at(match.position)
 
 
-def contexts(past: Past, stream: Stream) -> dict[str, tuple[int, int]]:
-    """What each expert sees, in two numbers of which it hashes the low 64 bits."""
+def contexts(past: Past, stream: Stream, tokens: bool) -> list[int]:
+    """The contexts of all experts; with `tokens` some of them see the last tokens, not bytes."""
+    seen = [hashed(*pair) for pair in map(_seen(past, stream).__getitem__, EXPERTS)]
+    if tokens:
+        for expert, said in zip(TOKEN_EXPERTS, stream.spoken, strict=True):
+            seen[expert] = said
+    return seen
+
+
+def _seen(past: Past, stream: Stream) -> dict[str, tuple[int, int]]:
+    """What each expert sees of the bytes, in two numbers of which it hashes the low 64 bits."""
     h, record = stream.last_eight, past.record
     last = h & 0xFF
     column = stream.position - stream.line

@@ -6,6 +6,7 @@
 import numpy as np
 
 from ..compiled import compiled, inlined
+from .experts import TOKEN_EXPERTS
 from .instructions import prefetch
 from .layout import (
     BYTES,
@@ -32,6 +33,7 @@ from .layout import (
     SHAPE,
     SLOT,
     SLOT_BITS,
+    TOKENS,
     VERIFIED,
     WORD,
     WORD_BEFORE,
@@ -113,10 +115,39 @@ def set_contexts(m: Mixing, s: int, contexts: Int64) -> None:
 
 
 @inlined
-def fetch_slots(m: Mixing, contexts: Int64) -> None:
-    """Have the slots of `contexts` fetched; the three that `find` looks at are in one line."""
+def begin_token(m: Mixing, s: int, spoken: Int64) -> None:
+    """What the last one, two and three tokens of stream s say before the first byte of the next."""
+    stream = m.streams[s]
+    last_two = (stream[TOKENS] << 20) + stream[TOKENS + 1]
+    spoken[0] = hash_of(stream[TOKENS], 22)
+    spoken[1] = hash_of(last_two, 23)
+    spoken[2] = hash_of((last_two << 20) + stream[TOKENS + 2], 24)
+
+
+@inlined
+def end_token(m: Mixing, s: int, token: int) -> None:
+    """Remember a token of stream s, whose bytes are appended."""
+    stream = m.streams[s]
+    stream[TOKENS + 2] = stream[TOKENS + 1]
+    stream[TOKENS + 1] = stream[TOKENS]
+    stream[TOKENS] = token + 1
+
+
+@inlined
+def set_token_contexts(spoken: Int64, contexts: Int64) -> None:
+    """Some experts see the last tokens instead, with the bytes of the next one hashed into them."""
+    for k in range(len(TOKEN_EXPERTS)):
+        contexts[TOKEN_EXPERTS[k]] = spoken[k]
+
+
+@inlined
+def fetch_slots(m: Mixing, contexts: Int64, first: int) -> None:
+    """Have the slots of `contexts` fetched, from expert `first` on.
+
+    The three that `find` looks at are in one line of the cache.
+    """
     slot_bits = m.parameters[SLOT_BITS]
-    for k in range(m.parameters[EXPERTS]):
+    for k in range(first, m.parameters[EXPERTS]):
         prefetch(m.slots, ((k << slot_bits) + (contexts[k] & ((1 << slot_bits) - 1))) * SLOT)
 
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from ..rangecoder import RangeDecoder, RangeEncoder, weights_reference
 from . import layout as k
-from .experts import EXPERTS, ORDERS, experts_of
+from .experts import ORDERS, experts_of
 from .histories import histories
 from .past import Past, Stream, contexts, hashed
 from .state import Shape, fresh
@@ -136,10 +136,9 @@ def _log2(x: int) -> int:
 class Situation:
     """What stays the same for all decisions about one byte of a stream."""
 
-    def __init__(self, past: Past, stream: Stream, num_experts: int) -> None:
+    def __init__(self, past: Past, stream: Stream, num_experts: int, tokens: bool) -> None:
         self.stream = stream
-        seen = contexts(past, stream)
-        self.contexts = [hashed(*seen[name]) for name in EXPERTS[:num_experts]]
+        self.contexts = contexts(past, stream, tokens)[:num_experts]
         self.levels = [match.level for match in stream.matches]
         self.expected = [past.expected(match) if match.length else None for match in stream.matches]
         self.last = stream.last_eight & 0xFF
@@ -168,7 +167,8 @@ class Mixer:
         first = first or fresh(shape)
         self.past = Past(shape)
         self.num_experts = experts_of(shape.level)
-        self.num_sets = k.SETS if shape.models else k.SETS - 1
+        self.with_models = shape.models > 0
+        self.num_sets = k.SETS if self.with_models else k.SETS - 1
         self.nodes = [Node(*row) for row in tree.nodes.tolist()]
         ends = tree.token_ends.tolist()
         self.tokens = [tree.token_bytes[a:b].tobytes() for a, b in pairwise(ends)]
@@ -225,7 +225,7 @@ class Mixer:
                 self.matched[which] = (which * k.MATCH_LENGTHS + level) << 1 | bit
 
     def _read_end(self, here: Situation, number: int) -> None:
-        """Whether tokens ended at this node: always, after these bytes, and with this match."""
+        """Whether tokens ended at this node: always, after these bytes, with this match, and in contexts."""
         node, expected = self.nodes[number], here.expected[0]
         continues = 0
         if expected is not None:
@@ -238,17 +238,18 @@ class Mixer:
         )
         for place, chances in zip(places, self.maps[self.num_experts + 1 :], strict=True):
             self.readings.append(Reading(self.ends, place % k.ENDS, chances))
+        for expert in range(k.FIRST_OF_ENDS, self.num_experts):
+            slot = self.slots[expert].find(hashed(here.contexts[expert], 32 + number))
+            self.readings.append(Reading(slot, 1, self.maps[expert]))
 
     def _inputs(self, partial: int, model_odds: list[int]) -> list[int]:
         """The mixer's inputs in their order; what does not speak says 0."""
         experts = self.readings[: self.num_experts]
-        silent = [0] * (2 * (self.num_experts - len(experts)))
         return [
             256,
             *(0 if entry is None else _STRETCH[self.match_maps[entry] >> 10] for entry in self.matched),
             *(self.readings[-1].inputs(certainly=True) if partial else (0, 0)),
             *(value for reading in experts for value in reading.inputs()),
-            *silent,
             *(value for odds in model_odds for value in (odds, (squash(odds) - 32768) >> 5)),
         ]
 
@@ -308,7 +309,7 @@ class Mixer:
         """Code the next token of a stream: `wanted`, or whichever the bits from `code` lead to."""
         stream = self.past.streams[number]
         self.token_rate = self.rate + self.extra_rate * k.RATE_BYTES // (k.RATE_BYTES + self.past.bytes)
-        here = Situation(self.past, stream, self.num_experts)
+        here = Situation(self.past, stream, self.num_experts, self.with_models)
         at, known = 0, 0
         while at >= 0:
             node = self.nodes[at]
@@ -316,13 +317,14 @@ class Mixer:
                 for byte in self.tokens[node.low][known : node.depth]:
                     self.past.push(number, byte)
                 known = node.depth
-                here = Situation(self.past, stream, self.num_experts)
+                here = Situation(self.past, stream, self.num_experts, self.with_models)
             bit = code(self.predict(here, at, models), int(wanted >= node.middle))
             self.learn(bit)
             at = node.one if bit else node.zero
         token = -1 - at
         for byte in self.tokens[token][known:]:
             self.past.push(number, byte)
+        stream.end_token(token)
         return token
 
 

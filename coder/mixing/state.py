@@ -163,7 +163,7 @@ def fresh(shape: Shape, vocab_size: int = 256, prior: Prior | None = None) -> k.
         log2=log2_table(),
         rates=rate_table(),
         inputs=_zeros((inputs,), np.int32),
-        scratch=_zeros((5, 32), np.int64),
+        scratch=_zeros((7, 32), np.int64),
         places=_zeros((4, 32), np.uint32),
         token_weights=_zeros((shape.models, blocks * BLOCK), np.uint32),
         token_sums=_zeros((shape.models, blocks), np.int64),

@@ -174,7 +174,7 @@ def test_nothing_to_recover(single, single_mixed, single_experts, model):
         (single_experts, ORIGINALS[2]),
     ):
         assert list(access.recover(io.BytesIO(blob), decode)) == [(0, len(data), data, "")]
-        version_1 = blob[:4] + bytes([0x10 | blob[4] & 15]) + blob[5:]
+        version_1, version_2 = (blob[:4] + bytes([old << 4 | blob[4] & 15]) + blob[5:] for old in (1, 2))
         for broken, why in (
             (blob[:-1], "its only segment is damaged, or not all there; get it again"),
             (b"", "it has 0 bytes, the smallest .lac file has 15; get it again"),
@@ -183,9 +183,13 @@ def test_nothing_to_recover(single, single_mixed, single_experts, model):
             (blob[1:], "it begins with 4c 41 43 .., not"),
             (
                 version_1,
-                "the file is of format version 1, this laconic reads 2: install the laconic that wrote it",
+                "the file is of format version 1, this laconic reads 3: install the laconic that wrote it",
             ),
-            (blob[:4] + b"\x2f" + blob[5:], "none of its segments is sound; get it again"),
+            (
+                version_2,
+                "the file is of format version 2, this laconic reads 3: install the laconic that wrote it",
+            ),
+            (blob[:4] + b"\x3f" + blob[5:], "none of its segments is sound; get it again"),
             (said_to_be_empty, "its only segment is damaged"),
         ):
             with pytest.raises(LaconicError, match=f"nothing of this file can be restored: .*{why}"):
@@ -216,9 +220,9 @@ def test_why_nothing_is_recovered_of_a_file_of_many(case):
             "no .lac file.*; or, where only its head is damaged, checkpoint that it does",
         ),
         (
-            blob[:4] + bytes([blob[4] ^ 0x30]) + blob[5:],
+            blob[:4] + bytes([blob[4] ^ 0x10]) + blob[5:],
             not_here,
-            "format version 1, .*; or, where only its head",
+            "format version 2, .*; or, where only its head",
         ),
     ):
         with pytest.raises(LaconicError, match=why):

@@ -42,7 +42,7 @@ def test_every_level_there_and_back(level, name, capsys):
     assert get("b") == DATA
     assert main(["info", "a.lac"]) == 0
     out = capsys.readouterr().out
-    assert "format version  2" in out
+    assert "format version  3" in out
     assert (f"level           {level}\n" in out) == (level > 1)
 
 

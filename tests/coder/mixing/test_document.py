@@ -10,7 +10,7 @@ from twins import check_twins
 
 from laconic.coder.mixing import layout as k
 from laconic.coder.mixing.coding import encode_experts
-from laconic.coder.mixing.experts import EXPERTS
+from laconic.coder.mixing.experts import EXPERTS, TOKEN_EXPERTS
 from laconic.coder.mixing.histories import BOUNDS, KEPT, histories
 from laconic.coder.mixing.past import hashed
 from laconic.coder.mixing.state import default_prior, fresh, shape_for
@@ -89,8 +89,10 @@ def test_constants():
     }
     assert {what: numbers(value) for what, value, _ in rows("Constants") if what in expected} == expected
     assert [int(cells[1]) for cells in rows("Sets of weights")[1:]] == [*k.SET_STARTS]
-    named = [(cells[1], int(cells[-1])) for cells in rows("Contexts")[1:]]
+    named = [(cells[1], int(cells[-1])) for cells in rows("Contexts")[1 : 1 + len(EXPERTS)]]
     assert named == [(name, max(2, 1 + i // 2)) for i, name in enumerate(EXPERTS)]
+    tokens = {cells[2]: int(cells[0]) for cells in rows("Contexts")[2 + len(EXPERTS) :]}
+    assert tokens == dict(zip(("c1", "c2", "c3"), TOKEN_EXPERTS, strict=True))
 
 
 def test_example_of_a_tree():
