@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from . import kernels
 from .container import MODEL, DamageError, Segment
-from .limits import PREDICTION_BYTES, check_memory
+from .limits import TOKEN_BYTES, check_memory
 from .lockstep import (
     REPORTED_STEPS,
     IdArray,
@@ -78,7 +78,7 @@ def _estimate(ids: IdArray, model: Model) -> float:
 def decode_direct(segment: Segment, model: Model, memory: int, report: Report | None = None) -> bytes:
     """Raises DamageError for a payload that no encoder writes, LaconicError for too much memory."""
     engine, streams = model.engine, segment.streams
-    check_memory(streams * engine.vocab_size * PREDICTION_BYTES + 4 * segment.tokens, memory)
+    check_memory(model.memory(streams) + TOKEN_BYTES * segment.tokens, memory)
     alive = steps_alive(segment.tokens, streams)
     data, ids = (
         np.frombuffer(segment.payload, dtype=np.uint8),

@@ -14,6 +14,7 @@ from .fixedpoint import Array
 ENGINES = ("numba", "torch", "cuda", "numpy")  # numba first: it is the default
 
 PROVEN_STREAMS, PROVEN_STEPS = 5, 3  # of the tokens by which an engine is held to the reference when loaded
+PROVEN_LENGTH, PROVEN_CHUNK = 150, 90  # of a stream besides: beyond a window of 64 and the room of its cache
 
 
 class Engine(Protocol):
@@ -48,23 +49,33 @@ def load_engine(checkpoint: FrozenCheckpoint, name: str | None = None, threads: 
         LaconicError: an engine that does not exist, whose library or GPU is missing, or that is not exact.
     """
     engine = build_engine(checkpoint, name or ENGINES[0], threads)
-    if engine.name == "numpy" or _is_exact(engine, checkpoint):
+    if engine.name == "numpy" or (fault := _fault(engine, checkpoint)) is None:
         return engine
-    fault = f"engine {engine.name} ({engine.kernel}) gives other integers than the reference on this machine"
+    fault = f"engine {engine.name} ({engine.kernel}) {fault}"
     if name is not None:
         raise LaconicError(f"{fault}: choose another, and see laconic selftest")
     warnings.warn(f"{fault}: engine numpy takes its place, slower; see laconic selftest", stacklevel=2)
     return build_engine(checkpoint, "numpy")
 
 
-def _is_exact(engine: Engine, checkpoint: FrozenCheckpoint) -> bool:
-    """Whether a few tokens of a few streams give the reference's logits."""
-    begin = engine.vocab_size
-    ids = np.arange(PROVEN_STREAMS * PROVEN_STEPS, dtype=np.int32).reshape(PROVEN_STREAMS, -1) * 37 % begin
-    ids[:, 0] = begin
+def _fault(engine: Engine, checkpoint: FrozenCheckpoint) -> str | None:
+    """What is wrong with an engine: some tokens' logits are not the reference's, or it fails."""
     reference = build_engine(checkpoint, "numpy")
-    expected = reference.advance(reference.start(PROVEN_STREAMS), ids)
-    return np.array_equal(engine.advance(engine.start(PROVEN_STREAMS), ids), expected)
+    for streams, steps, chunk in ((PROVEN_STREAMS, PROVEN_STEPS, 1), (1, PROVEN_LENGTH, PROVEN_CHUNK)):
+        ids = np.arange(streams * steps, dtype=np.int32).reshape(streams, steps) * 37 % engine.vocab_size
+        ids[:, 0] = engine.vocab_size
+        state, expected = engine.start(streams), reference.advance(reference.start(streams), ids)
+        for begin in range(0, steps, chunk):
+            piece = slice(begin, begin + chunk)
+            try:
+                logits = engine.advance(state, ids[:, piece])
+            except (MemoryError, LaconicError):
+                raise
+            except Exception as error:
+                return f"fails on this machine ({type(error).__name__}: {error})"
+            if not np.array_equal(logits, expected[:, piece]):
+                return "gives other integers than the reference on this machine"
+    return None
 
 
 def build_engine(checkpoint: FrozenCheckpoint, name: str, threads: int | None = None) -> Engine:

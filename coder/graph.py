@@ -96,6 +96,15 @@ class FrozenConfig:
         """Bytes of int8 keys and values, of a full window, that are read to decode one token."""
         return self.num_layers * self.window * 2 * self.num_kv_heads * self.head_dim
 
+    def memory_per_stream(self) -> int:
+        """Bytes, at most, that any engine takes for a stream and a step of it."""
+        keys = self.num_kv_heads * -(-self.head_dim // 16) * 16
+        # Keys and values as int64, or as bytes with room to spare; rows; scores; logits.
+        caches = 16 * self.num_layers * (self.window + 96) * keys
+        queries = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+        rows = 64 * (self.d_model + 2 * self.ffn_dim + queries)
+        return caches + rows + 48 * self.num_heads * self.window + 40 * self.vocab_size
+
 
 @dataclass(frozen=True)
 class TensorSpec:

@@ -4,8 +4,7 @@ from .container import DamageError, Segment
 from .errors import LaconicError
 
 MEMORY_LIMIT = 1 << 30  # bytes for decoding a segment, beside the segment itself, where nothing else is said
-# For each stream and token of the vocabulary: the logit, and what an engine needs to compute it.
-PREDICTION_BYTES = 28
+TOKEN_BYTES = 8  # of a segment's tokens, by stream and put end to end
 CODER_BITS = 56  # that the range coder holds when the payload ends
 DECISIONS_PER_BIT = 45427  # at most: a decision of the mixer costs at least log2(65536 / 65535) bits
 
@@ -18,9 +17,13 @@ def check_memory(needed: int, allowed: int) -> None:
     """Raises MemoryLimitError where a segment asks for more memory than is allowed."""
     if needed > allowed:
         raise MemoryLimitError(
-            f"a segment asks for {-(-needed >> 20):,} MB of memory, allowed are {allowed / (1 << 20):,.4g}: "
+            f"a segment asks for {_size(needed)} of memory, allowed are {_size(allowed)}: "
             "raise --memory (memory= in Python) if you trust the file"
         )
+
+
+def _size(count: int) -> str:
+    return f"{count:,} bytes" if count < 1 << 20 else f"{count >> 20:,} MB"
 
 
 def check_memory_limit(memory: int | None) -> int:

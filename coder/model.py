@@ -39,6 +39,10 @@ class Model:
 
         return build_tree(self.checkpoint.token_bytes)
 
+    def memory(self, streams: int) -> int:
+        """Bytes, at most, that predicting so many streams takes."""
+        return streams * sum(member.checkpoint.config.memory_per_stream() for member in self.members)
+
     def tokenize(self, data: bytes) -> npt.NDArray[np.int32]:
         """Token ids whose bytes are `data`.
 

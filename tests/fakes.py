@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,6 +45,9 @@ class FakeCheckpoint:
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
     path: Path | None = None
     prior: None = None
+    config: SimpleNamespace = field(
+        default_factory=lambda: SimpleNamespace(memory_per_stream=lambda: 28 * VOCAB)
+    )
 
     @property
     def id(self):

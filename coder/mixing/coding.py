@@ -9,7 +9,7 @@ import numpy.typing as npt
 from .. import kernels as rangecoder
 from ..container import EXPERTS, MIXED, Segment
 from ..direct import check_end, check_enough
-from ..limits import PREDICTION_BYTES, check_decisions, check_memory
+from ..limits import TOKEN_BYTES, check_decisions, check_memory
 from ..lockstep import (
     REPORTED_STEPS,
     IdArray,
@@ -57,7 +57,7 @@ def encode_experts(data: bytes, level: int, limit: int, report: Report | None = 
 
 def decode_experts(segment: Segment, memory: int, report: Report | None = None) -> bytes:
     """Raises DamageError for a payload that no encoder writes, LaconicError for too much memory."""
-    shape = _shape(segment, 0, 256, memory)
+    shape = _shape(segment, None, memory)
     restored = np.empty(segment.original_length, dtype=np.uint8)
     tree, mixing = tree_arrays(byte_tree()), fresh(shape)
     data, coder = _source(segment.payload)
@@ -112,7 +112,7 @@ def mix_tokens(
 def decode_mixed(segment: Segment, model: Model, memory: int, report: Report | None = None) -> bytes:
     """Raises DamageError for a payload that no encoder writes, LaconicError for too much memory."""
     streams, vocab = segment.streams, model.engine.vocab_size
-    shape = _shape(segment, len(model.members), vocab, memory)
+    shape = _shape(segment, model, memory)
     alive = steps_alive(segment.tokens, streams)
     ids = np.zeros((streams, len(alive)), dtype=np.int32)
     tree, mixing = tree_arrays(model.tree), fresh(shape, vocab, model.checkpoint.prior)
@@ -157,7 +157,7 @@ def _source(payload: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64
     return data.copy(), rangecoder.decoder_state(data)  # the kernel's type is of what can be written
 
 
-def _shape(segment: Segment, models: int, vocab_size: int, memory: int) -> Shape:
+def _shape(segment: Segment, model: Model | None, memory: int) -> Shape:
     """What the header asks for.
 
     Raises:
@@ -166,8 +166,9 @@ def _shape(segment: Segment, models: int, vocab_size: int, memory: int) -> Shape
     """
     level, slot_bits = Shape.unpack_profile(segment.profile)
     streams = max(1, segment.streams)
+    models = 0 if model is None else len(model.members)
     shape = shape_for(segment.original_length, level, streams, models, slot_bits)
-    predictions = models * streams * vocab_size * PREDICTION_BYTES
-    check_memory(shape.memory + predictions + 4 * segment.tokens, memory)
+    predictions = 0 if model is None else model.memory(streams)
+    check_memory(shape.memory + predictions + TOKEN_BYTES * segment.tokens, memory)
     check_decisions(segment, segment.tokens if models else 8 * segment.original_length)
     return shape

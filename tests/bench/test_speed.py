@@ -64,7 +64,9 @@ def model(tmp_path, monkeypatch):
         prior=None,
         token_bytes=TOKENS,
         tokenizer=SimpleNamespace(encode_batch=lambda batch: [encode(data) for data in batch]),
-        config=SimpleNamespace(macs_per_token=lambda: 3000, cache_bytes_per_token=lambda: 1200),
+        config=SimpleNamespace(
+            macs_per_token=lambda: 3000, cache_bytes_per_token=lambda: 1200, memory_per_stream=lambda: 9000
+        ),
     )
     know_only(Model(checkpoint, Alternating()), tmp_path / "known", monkeypatch)
 

@@ -278,14 +278,14 @@ def test_tokens_must_add_up_to_the_length(level, model):
 def test_a_segment_that_asks_for_too_much_memory(coded):
     segment, model, data = coded
     with pytest.raises(
-        LaconicError, match=r"asks for 1\d MB of memory, allowed are 1: raise --memory"
+        LaconicError, match=r"asks for 1\d MB of memory, allowed are 1 MB: raise --memory"
     ) as error:
         decode_segment(segment, model, memory=1 << 20)
     assert not isinstance(error.value, DamageError)
     assert decode_segment(segment, model, memory=1 << 25) == data
     greedy = replace(segment, profile=0x9C)  # 18 tables of 64 MB
     with pytest.raises(
-        LaconicError, match=r"asks for 1,\d\d\d MB of memory, allowed are 1,024: raise --memory"
+        LaconicError, match=r"asks for 1,\d\d\d MB of memory, allowed are 1,024 MB: raise --memory"
     ):
         decode_segment(greedy, model)
 

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -203,6 +204,45 @@ class Liar(NumpyEngine):
         logits = super().advance(state, ids)
         logits[-1, -1, -1] += 1
         return logits
+
+
+class Broken(NumpyEngine):
+    name, kernel = "numba", "nothing"
+
+    def advance(self, state, ids):
+        raise RuntimeError("no such instruction")
+
+
+def test_an_engine_that_fails_is_not_used(monkeypatch):
+    monkeypatch.setattr("laconic.coder.engines.numba_engine.NumbaEngine", Broken)
+    checkpoint = random_checkpoint(random_config())
+    with pytest.raises(LaconicError, match=r"fails on this machine .*no such instruction"):
+        load_engine(checkpoint, "numba")
+    with pytest.warns(UserWarning, match="engine numpy takes its place"):
+        assert type(load_engine(checkpoint)) is NumpyEngine
+
+
+@pytest.mark.parametrize("name", ["numba", "numpy", "torch"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"vocab_size": 2, "window": 512, "num_kv_heads": 4, "rotary_period": 512}]
+)
+def test_a_stream_takes_no_more_than_is_counted(changes, name):
+    """As NumPy counts, which torch does not allocate by: there, the caches."""
+    config = random_config(**changes)
+    engine, streams = load_engine(random_checkpoint(config), name), 400
+    ids = np.zeros((streams, 1), dtype=np.int32)
+    state = engine.start(streams)
+    for _ in range(3):
+        engine.advance(state, ids)
+    tracemalloc.start()
+    state = engine.start(streams)
+    for _ in range(20):
+        engine.advance(state, ids)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    if name == "torch":
+        peak += sum(buffer.nbytes for buffer in (*state.keys, *state.values))
+    assert peak < streams * config.memory_per_stream()
 
 
 def test_an_engine_that_is_not_exact_is_not_used(monkeypatch):

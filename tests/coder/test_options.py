@@ -147,7 +147,7 @@ def test_memory_that_is_not_allowed(command, capsysbinary):
     os.remove("text")
     assert main([command, "--memory", "1M", "text.lac"]) == 1
     err = capsysbinary.readouterr().err
-    assert b"of memory, allowed are 1: raise --memory" in err
+    assert b"of memory, allowed are 1 MB: raise --memory" in err
     assert err.count(b"\n") == 1
     assert not os.path.exists("text")
     assert main([command, "--memory", "64M", "text.lac"]) == 0
@@ -165,7 +165,7 @@ def test_recovery_passes_over_what_asks_for_more_memory(capsys):
     assert second.startswith(
         "a.lac: passed over are 1,000 bytes, from 2,000 up to 3,000: a segment asks for "
     )
-    assert "MB of memory, allowed are 1: raise --memory" in first
+    assert "MB of memory, allowed are 1 MB: raise --memory" in first
     assert main(["decompress", "--recover", "a.lac", "-o", "c"]) == 0
     assert get("c") == get("a")
 
@@ -188,9 +188,9 @@ def test_a_file_whose_segment_needs_more_than_the_default(capsys):
         writer.add(Segment(EXPERTS, 2000, b"x" * 99, profile=0x9C), bytes(2000))
         writer.finish()
     assert main(["test", "greedy.lac"]) == 1
-    assert "MB of memory, allowed are 1,024: raise --memory" in capsys.readouterr().err
+    assert "MB of memory, allowed are 1,024 MB: raise --memory" in capsys.readouterr().err
     assert main(["decompress", "--recover", "greedy.lac"]) == 1
-    assert "MB of memory, allowed are 1,024: raise --memory" in capsys.readouterr().err
+    assert "MB of memory, allowed are 1,024 MB: raise --memory" in capsys.readouterr().err
     assert main(["test", "--memory", "4G", "greedy.lac"]) == 1
     assert "memory" not in capsys.readouterr().err
 

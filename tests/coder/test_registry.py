@@ -198,7 +198,7 @@ def test_memory_is_limited(folders):
     data = b" ".join(b"%d bottles of beer" % number for number in range(99))
     segment = encode_segment(data, None)
     assert Decoder()(segment, None) == Decoder(memory=1 << 30)(segment, None) == data
-    with pytest.raises(LaconicError, match="allowed are 2: raise --memory"):
+    with pytest.raises(LaconicError, match="allowed are 2 MB: raise --memory"):
         Decoder(memory=2 << 20)(segment, None)
 
 
