@@ -9,13 +9,13 @@ from . import kernels
 from .container import MODEL, DamageError, Segment
 from .limits import TOKEN_BYTES, check_memory
 from .lockstep import (
-    REPORTED_STEPS,
     IdArray,
     chunk_steps,
     end_to_end,
     fed_before,
     in_lockstep,
     num_streams,
+    reported_steps,
     steps_alive,
 )
 from .model import Model
@@ -86,8 +86,9 @@ def decode_direct(segment: Segment, model: Model, memory: int, report: Report | 
     )
     state, coder = engine.start(streams), kernels.decoder_state(data)
     fed = np.full((streams, 1), engine.vocab_size, dtype=np.int32)
-    for begin in range(0, len(alive), REPORTED_STEPS):
-        end = min(begin + REPORTED_STEPS, len(alive))
+    count = reported_steps(streams)
+    for begin in range(0, len(alive), count):
+        end = min(begin + count, len(alive))
         check_enough(_decode_steps(engine, state, coder, data, fed, alive, ids, begin, end))
         if report is not None:
             report(end / len(alive))

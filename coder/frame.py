@@ -14,6 +14,7 @@ CHECKED = 4  # the flag that says that a check follows
 SPARE_SHIFT = 3
 SPARE = 32  # values of the five bits above
 MAX_TOKENS = 1 << 14  # of a record by the model
+MAX_INFLATED = 1 << 24  # bytes of a deflated record
 
 
 class Frame(NamedTuple):
@@ -52,10 +53,10 @@ def deflate(record: bytes) -> bytes:
 
 
 def inflate(payload: bytes) -> bytes | None:
-    """The record, or None where the payload is not one whole stream; at most 1,032 bytes for each of its."""
+    """The record, or None where the payload is not one whole stream of at most MAX_INFLATED bytes."""
     coder = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        record = coder.decompress(payload)
+        record = coder.decompress(payload, MAX_INFLATED)
     except zlib.error:
         return None
     return record if coder.eof and not coder.unused_data else None

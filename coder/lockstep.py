@@ -14,7 +14,7 @@ from .container import MAX_STREAMS
 IdArray = npt.NDArray[np.int32]
 
 TOKENS_PER_STREAM = 2048  # a stream more costs a byte and a half: the model's first tokens
-REPORTED_STEPS = 64  # between two reports of a decoder
+REPORTED_TOKENS = 4096  # between two reports of a decoder, at which it can be stopped
 # Of the chunk that an encoder asks of the engine: larger arrays are pages that the system clears every time.
 LOGITS_BYTES = 16_000_000
 MAX_CHUNK_STEPS = 64  # an engine's attention over a chunk grows with its square
@@ -55,6 +55,11 @@ def steps_alive(num_tokens: int, streams: int) -> IdArray:
     alive = np.full(steps, streams, dtype=np.int32)
     alive[-1] = num_tokens - streams * (steps - 1)
     return alive
+
+
+def reported_steps(streams: int) -> int:
+    """Steps between two reports of a decoder."""
+    return max(1, REPORTED_TOKENS // streams)
 
 
 def end_to_end(ids: IdArray, num_tokens: int) -> IdArray:

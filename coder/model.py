@@ -1,7 +1,9 @@
 """What predicts: a checkpoint and its engine, or several that share a vocabulary."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from .checkpoint import FrozenCheckpoint
     from .engine import Engine
     from .mixing.tree import TokenTree
+
+PIECE = 1 << 16  # tokens
+_LOCK = Lock()  # threads may be the first to ask for a tree
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,13 @@ class Model:
         """The first 8 bytes of the id of each member, joined: what a file names."""
         return b"".join(member.checkpoint.id[:PREFIX] for member in self.members)
 
-    @cached_property
+    @property
     def tree(self) -> "TokenTree":
+        with _LOCK:
+            return self._tree
+
+    @cached_property
+    def _tree(self) -> "TokenTree":
         from .mixing.tree import build_tree
 
         return build_tree(self.checkpoint.token_bytes)
@@ -67,14 +77,22 @@ class Model:
         Raises:
             DamageError: they are not `length` bytes.
         """
-        if int(np.diff(self.tree.token_ends)[ids].sum()) != length:
+        lengths = np.diff(self.tree.token_ends)
+        if sum(int(lengths[piece].sum()) for piece in _pieces(ids)) != length:
             raise DamageError("the tokens of a segment do not add up to its length: get the file again")
         return self.join(ids)
 
     def join(self, ids: npt.NDArray[np.int32]) -> bytes:
-        token_bytes = self.checkpoint.token_bytes
-        numbers: list[int] = ids.tolist()
-        return b"".join([token_bytes[i] for i in numbers])
+        token_bytes, joined = self.checkpoint.token_bytes, bytearray()
+        for piece in _pieces(ids):
+            numbers: list[int] = piece.tolist()
+            joined += b"".join([token_bytes[i] for i in numbers])
+        return bytes(joined)
+
+
+def _pieces(ids: npt.NDArray[np.int32]) -> Iterator[npt.NDArray[np.int32]]:
+    """What is done to all tokens at once takes many times their memory."""
+    return (ids[begin : begin + PIECE] for begin in range(0, len(ids), PIECE))
 
 
 def ensemble(models: list[Model]) -> Model:

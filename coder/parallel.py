@@ -76,10 +76,20 @@ class Lanes(Generic[Item, Result]):
         return len(self._pending) >= self._room
 
     def put(self, item: Item) -> None:
+        future: Future[Result] = Future()
+        free = Lock()
+
+        def run() -> None:
+            if free.acquire(blocking=False):
+                self._fulfil(future, item)
+
         try:
-            future = self._here(item) if self._pool is None else self._pool.submit(self._do, item)
-        except RuntimeError:  # no thread can be had: there are too many, or the interpreter is on its way out
-            future = self._here(item)
+            if self._pool is not None:
+                self._pool.submit(run)
+        except RuntimeError:  # no thread can be had, though the item may be queued for those that there are
+            run()
+        if self._pool is None:
+            run()
         self._pending.append(future)
 
     def first_is_done(self) -> bool:
@@ -99,13 +109,11 @@ class Lanes(Generic[Item, Result]):
             self._pool.shutdown(cancel_futures=True)
         self._pending.clear()
 
-    def _here(self, item: Item) -> "Future[Result]":
-        future: Future[Result] = Future()
+    def _fulfil(self, future: "Future[Result]", item: Item) -> None:
         try:
             future.set_result(self._do(item))
-        except Exception as error:
+        except BaseException as error:  # for whoever takes it
             future.set_exception(error)
-        return future
 
     def _do(self, item: Item) -> Result:
         global _in_work

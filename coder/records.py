@@ -12,7 +12,7 @@ from .container import DamageError
 from .container import check as check_of
 from .errors import LaconicError
 from .files import Name, open_model
-from .frame import DEFLATE, MAX_TOKENS, MODEL, RAW, SPARE, Frame, deflate, inflate, pack, parse
+from .frame import DEFLATE, MAX_INFLATED, MAX_TOKENS, MODEL, RAW, SPARE, Frame, deflate, inflate, pack, parse
 from .parallel import check_threads
 from .rows import Coded, decode_rows, encode_rows, open_rows
 
@@ -35,7 +35,7 @@ class Compressor:
         """
         Args:
             model: a checkpoint's name, path or id, or what `open_model` returned.
-            engine: what evaluates it (None: the fastest that is installed); the result is the same.
+            engine: what evaluates it (None: numba); the result is the same.
             threads: that take batches (None: as many as cores); the result is the same.
 
         Raises:
@@ -145,7 +145,7 @@ def _check_types(items: Sequence[bytes], what: str) -> None:
 
 def _smallest(record: bytes, coded: Coded | None, checked: bool) -> bytes:
     method, payload = RAW, record
-    deflated = deflate(record)
+    deflated = deflate(record) if len(record) <= MAX_INFLATED else record
     if len(deflated) < len(payload):
         method, payload = DEFLATE, deflated
     if coded is not None and len(coded.payload) < len(payload):

@@ -11,6 +11,7 @@ recorded, and those after it are replayed.
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,6 +42,7 @@ class CudaEngine(TorchEngine):
     def __init__(self, checkpoint: FrozenCheckpoint) -> None:
         """Raises LaconicError: torch sees no GPU, or neither of its products is exact there."""
         super().__init__(checkpoint, 1, self._find_device())
+        self._lock = Lock()  # while one thread records, no other may touch the stream
 
     def start(self, num_streams: int) -> CudaState:
         """A state of streams that have seen nothing."""
@@ -50,7 +52,7 @@ class CudaEngine(TorchEngine):
     def advance(self, state: Any, ids: Array) -> Array:
         """Feed ids [S, T]; returns the logits after each, int32 [S, T, V]."""
         fed = torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64))
-        with self._on_device():
+        with self._lock, self._on_device():
             if state.ids is None or state.ids.shape != fed.shape:
                 state.ids, state.replay = fed.to(self.device, copy=True), None
                 return self._to_host(self.evaluate(state, state.ids))  # warms up, too

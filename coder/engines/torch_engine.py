@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,6 +33,9 @@ GROUP_ROWS = 256  # rows that go through the graph together: what they need stay
 SHARED_WORK = 1 << 28  # multiply-accumulates a call; below, waiting for others costs more than they do
 EXACT_SQUARES = 512  # columns whose squares add up to at most 2^53: a residual is at most 2^22
 HIDDEN = -(2.0**52)  # added to a score, which is below 2^40
+
+_lock = Lock()
+_usual = _users = 0  # torch's threads before the first of those that are in `one_thread`, and their number
 
 
 @dataclass
@@ -83,12 +87,18 @@ def _quotient(numerator: int, x: Tensor) -> Tensor:
 @contextmanager
 def one_thread() -> Generator[None]:
     """torch's own threads meet after every operation: threads that take streams of their own need not."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    global _usual, _users
+    with _lock:
+        if _users == 0:
+            _usual = torch.get_num_threads()
+        _users += 1
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _lock:  # a thread that comes now must not take 1 for what is usual
+            torch.set_num_threads(_usual)
+            _users -= 1
 
 
 class TorchEngine:

@@ -11,13 +11,13 @@ from ..container import EXPERTS, MIXED, Segment
 from ..direct import check_end, check_enough
 from ..limits import TOKEN_BYTES, check_decisions, check_memory
 from ..lockstep import (
-    REPORTED_STEPS,
     IdArray,
     chunk_steps,
     end_to_end,
     fed_before,
     in_lockstep,
     num_streams,
+    reported_steps,
     steps_alive,
 )
 from ..model import Model
@@ -119,8 +119,9 @@ def decode_mixed(segment: Segment, model: Model, memory: int, report: Report | N
     states: list[Any] = [member.engine.start(streams) for member in model.members]
     data, coder = _source(segment.payload)
     fed = np.full((streams, 1), vocab, dtype=np.int32)
-    for begin in range(0, len(alive), REPORTED_STEPS):
-        end = min(begin + REPORTED_STEPS, len(alive))
+    count = reported_steps(streams)
+    for begin in range(0, len(alive), count):
+        end = min(begin + count, len(alive))
         check_enough(_decode_steps(model, states, tree, mixing, coder, data, fed, alive, ids, begin, end))
         if report is not None:
             report(end / len(alive))

@@ -19,7 +19,7 @@ from laconic.coder.engines.reference import NumpyEngine, exact_matmul
 from laconic.coder.errors import LaconicError
 from laconic.coder.parallel import in_order
 
-# SHA-256 of the logits of spec version 1: a change makes every old file unreadable.
+# SHA-256 of the logits of the spec: a change makes every old file unreadable.
 GOLDEN = "7c62813ce66530a65c0e591ff89f1034c23c6c9b32ab728703f1397ef719b699"
 
 SHAPES = {
@@ -129,6 +129,21 @@ def test_torch_shares_streams_among_threads(rows, monkeypatch):
     got = evaluate(engine, ids, [1, 2, 5, 40])
     assert torch.get_num_threads() == before
     np.testing.assert_array_equal(got, evaluate(NumpyEngine(checkpoint), ids, []))
+
+
+def test_torch_gets_its_threads_back_from_threads_that_overlap():
+    usual = torch.get_num_threads()
+    torch.set_num_threads(3)
+    first, second = torch_engine.one_thread(), torch_engine.one_thread()
+    try:
+        first.__enter__()
+        second.__enter__()
+        assert torch.get_num_threads() == 1
+        first.__exit__(None, None, None)
+        second.__exit__(None, None, None)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_exact_matmul_equals_integer_product():

@@ -120,7 +120,7 @@ def test_several_names(model, tmp_path, monkeypatch):
 def test_memory(known):
     data = predictable(2000)
     blob = compress(data)
-    with pytest.raises(LaconicError, match="allowed are 1: raise --memory"):
+    with pytest.raises(LaconicError, match="allowed are 1 MB: raise --memory"):
         decompress(blob, memory=1 << 20)
     assert decompress(blob, memory=1 << 30) == data
 

@@ -250,7 +250,7 @@ def test_a_pipe_that_pauses_gets_what_is_finished(threads, model):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + 15)])
 def test_a_signal_ends_it_at_once_and_leaves_no_file(threads, number, status, tmp_path):
     rest = os.urandom(1 << 16).hex().encode()
-    (tmp_path / "a").write_bytes(rest * 32)
+    (tmp_path / "a").write_bytes(rest * 128)
     command = [sys.executable, "-m", "laconic", "compress", "-m", "none", "-T", threads]
     process = subprocess.Popen(
         [*command, "--segment-size", "1M", "a"],
@@ -293,3 +293,20 @@ def test_what_is_no_pipe_is_never_idle(tmp_path):
     with open(tmp_path / "a", "rb") as file:
         assert not parallel.is_idle(file)
     assert not parallel.is_idle(io.BytesIO())
+
+
+def test_an_item_is_done_once_where_no_more_threads_can_be_had(monkeypatch):
+    """A pool queues an item, and then finds that it cannot start a thread for it."""
+    start, started = threading.Thread.start, []
+
+    def one_only(thread):
+        if started and thread.name.startswith("laconic"):
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", one_only)
+    done = []
+    results = in_order(lambda item, check: done.append(item) or item, range(8), 3)
+    assert list(results) == list(range(8))
+    assert sorted(done) == list(range(8))

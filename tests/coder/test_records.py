@@ -270,3 +270,13 @@ def test_what_is_no_list_of_bytes(compressor):
         with pytest.raises(LaconicError, match="1 is of type str: give bytes"):
             call([b"", "abc"])
         assert call([]) == []
+
+
+def test_what_inflates_without_end_is_refused(model, monkeypatch):
+    monkeypatch.setattr(frame, "MAX_INFLATED", 1000)
+    compressor = Compressor(model, threads=1)
+    [blob] = compressor.compress_many([bytes(1000)])
+    assert compressor.decompress_many([blob]) == [bytes(1000)]
+    monkeypatch.setattr(frame, "MAX_INFLATED", 999)
+    with pytest.raises(DamageError):
+        compressor.decompress_many([blob])
