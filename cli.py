@@ -7,6 +7,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
@@ -67,9 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
     previous = [(number, signal.signal(number, _stop)) for number in _stopping_signals()]
+    shown, warnings.showwarning = warnings.showwarning, _warn
     try:
         return _guarded(arguments)
     finally:
+        warnings.showwarning = shown
         for number, handler in previous:
             signal.signal(number, handler)
 
@@ -88,6 +91,11 @@ def _stopping_signals() -> list[int]:
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
+
+
+def _warn(message: Warning | str, category: type[Warning], *place: object) -> None:
+    """A warning as one line, like an error."""
+    print(f"laconic: warning: {message}", file=sys.stderr)
 
 
 def _guarded(arguments: list[str]) -> int:

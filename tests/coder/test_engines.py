@@ -13,6 +13,7 @@ import pytest
 import torch
 from graphs import random_checkpoint, random_config
 
+from laconic.cli import main
 from laconic.coder.engine import ENGINES, load_engine
 from laconic.coder.engines import torch_engine
 from laconic.coder.engines.reference import NumpyEngine, exact_matmul
@@ -267,3 +268,13 @@ def test_an_engine_that_is_not_exact_is_not_used(monkeypatch):
         load_engine(checkpoint, "numba")
     with pytest.warns(UserWarning, match="engine numpy takes its place"):
         assert type(load_engine(checkpoint)) is NumpyEngine
+
+
+def test_the_command_says_in_a_line_that_an_engine_is_not_exact(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("laconic.coder.engines.numba_engine.NumbaEngine", Liar)
+    text = tmp_path / "text"
+    text.write_bytes(b"to be or not to be, that is the question")
+    assert main(["compress", "-q", str(text)]) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("laconic: warning: engine numba (lies) gives other integers")
+    assert main(["decompress", "-q", "-c", f"{text}.lac"]) == 0
