@@ -69,6 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     previous = [(number, signal.signal(number, _stop)) for number in _stopping_signals()]
     shown, warnings.showwarning = warnings.showwarning, _warn
+    if sys.stderr is not None and sys.stderr.isatty():
+        from .coder import report
+
+        report.on_wait = lambda what: print(f"\r{what}\x1b[K", file=sys.stderr)
     try:
         return _guarded(arguments)
     finally:

@@ -27,7 +27,7 @@ INCOMPRESSIBLE = 0.998  # of the original, on a sample
 def check_level(level: int, model: Model | None) -> None:
     """Raises LaconicError for a level that there is not, or 1 with several checkpoints."""
     if type(level) is not int or level not in LEVELS:
-        raise LaconicError(f"level {level}: choose from {LEVELS[0]} (fast) to {LEVELS[-1]} (small)")
+        raise LaconicError(f"level {level!r}: choose from {LEVELS[0]} (fast) to {LEVELS[-1]} (small)")
     if level == 1 and model is not None and model.others:
         raise LaconicError("level 1 takes one checkpoint: name one by -m, or choose a level from 2 to 9")
 

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -18,6 +19,8 @@ from typing import Any, TypeVar, cast
 
 import numba.core.config
 from numba import njit
+
+from .report import tell
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _KEPT = 4  # folders of other versions that stay
@@ -57,9 +60,15 @@ def _cache_folder() -> str | None:
         others = sorted(root.iterdir(), key=lambda path: path.stat().st_mtime)
         for old in others[: -_KEPT - 1]:
             shutil.rmtree(old, ignore_errors=True)
+        if os.access(folder, os.W_OK):
+            return str(folder)
     except (OSError, RuntimeError):  # a full or foreign disk; no home
-        return None
-    return str(folder) if os.access(folder, os.W_OK) else None
+        pass
+    warnings.warn(
+        "compiled code cannot be kept, some 20 seconds each time: name a folder by NUMBA_CACHE_DIR",
+        stacklevel=2,
+    )
+    return None
 
 
 class _Forgiving:
@@ -72,12 +81,15 @@ class _Forgiving:
         return getattr(self._inner, name)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = None
         try:
-            return self._inner.load_overload(sig, target_context)
+            found = self._inner.load_overload(sig, target_context)
         except Exception:  # whatever unpickling a damaged file raises
             with suppress(OSError):
                 self._inner.flush()
-            return None
+        if found is None:
+            tell("compiling for this processor, once: some 20 seconds")
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with suppress(OSError):

@@ -155,7 +155,7 @@ def checked(check: Check, report: Report) -> Report:
 
 
 def compress(
-    data: bytes,
+    data: bytes | bytearray | memoryview,
     model: "Names | Model | None" = "default",
     *,
     level: int = DEFAULT_LEVEL,
@@ -181,12 +181,14 @@ def compress(
     """
     target = io.BytesIO()
     loaded = open_model(model, engine, threads)
-    compress_stream(io.BytesIO(data), target, loaded, streams, segment_size, level=level, threads=threads)
+    compress_stream(
+        io.BytesIO(as_bytes(data)), target, loaded, streams, segment_size, level=level, threads=threads
+    )
     return target.getvalue()
 
 
 def decompress(
-    blob: bytes,
+    blob: bytes | bytearray | memoryview,
     model: "Names | Model | None" = None,
     *,
     engine: str | None = None,
@@ -204,8 +206,17 @@ def decompress(
         LaconicError: the container is damaged, or its checkpoint is not here.
     """
     target = io.BytesIO()
-    decompress_stream(io.BytesIO(blob), target, registry.Decoder(extra_model(model), engine, threads, memory))
+    decompress_stream(
+        io.BytesIO(as_bytes(blob)), target, registry.Decoder(extra_model(model), engine, threads, memory)
+    )
     return target.getvalue()
+
+
+def as_bytes(data: "bytes | bytearray | memoryview") -> bytes:
+    """Raises LaconicError for what is none of these: io.BytesIO takes None for nothing."""
+    if not isinstance(data, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise LaconicError(f"data of type {type(data).__name__}: give bytes, bytearray or memoryview")
+    return bytes(data)
 
 
 def extra_model(model: "Names | Model | None") -> "Names | Model | None":

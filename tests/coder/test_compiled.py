@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from laconic.coder import compiled
 
 KERNEL = """
@@ -51,7 +53,7 @@ def test_a_folder_that_cannot_be_made_is_no_failure(tmp_path):
     assert run(XDG_CACHE_HOME=str(tmp_path / "file")) == 2.0
 
 
-def test_a_full_disk_is_no_failure():
+def test_a_full_disk_is_no_failure(monkeypatch):
     class Full:
         def save_overload(self, sig, data):
             raise OSError(28, "No space left on device")
@@ -62,9 +64,13 @@ def test_a_full_disk_is_no_failure():
         def flush(self):
             raise OSError(28, "No space left on device")
 
+    told = []
+    monkeypatch.setattr("laconic.coder.report.on_wait", told.append)
     forgiving = compiled._Forgiving(Full())
     forgiving.save_overload(None, None)
-    assert forgiving.load_overload(None, None) is None
+    for _ in range(2):
+        assert forgiving.load_overload(None, None) is None
+    assert told == ["compiling for this processor, once: some 20 seconds"]
 
 
 def test_without_a_home_there_is_no_cache(monkeypatch):
@@ -72,7 +78,8 @@ def test_without_a_home_there_is_no_cache(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(compiled, "cache_root", nowhere)
-    assert compiled._cache_folder.__wrapped__() is None
+    with pytest.warns(UserWarning, match="cannot be kept"):
+        assert compiled._cache_folder.__wrapped__() is None
 
 
 def test_few_versions_are_kept(tmp_path, monkeypatch):

@@ -288,3 +288,15 @@ class TestProgress:
     )
     def test_human(self, count, text):
         assert human(count) == text
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "text", [1]])
+def test_what_is_no_bytes_is_refused(wrong):
+    for function in (compress, decompress):
+        with pytest.raises(LaconicError, match=f"data of type {type(wrong).__name__}: give bytes"):
+            function(wrong)
+
+
+def test_any_bytes_like_is_taken():
+    for data in (b"abcdef", bytearray(b"abcdef"), memoryview(b"abcdef")[::2]):
+        assert decompress(bytearray(compress(data, model=None))) == bytes(data)
