@@ -67,9 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if (
+        sys.stderr is None
+    ):  # closed by the caller: print would write to stdout, into what is restored, instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
     previous = [(number, signal.signal(number, _stop)) for number in _stopping_signals()]
     shown, warnings.showwarning = warnings.showwarning, _warn
-    if sys.stderr is not None and sys.stderr.isatty():
+    if sys.stderr.isatty():
         from .coder import report
 
         report.on_wait = lambda what: print(f"\r{what}\x1b[K", file=sys.stderr)
@@ -99,7 +103,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def _warn(message: Warning | str, category: type[Warning], *place: object) -> None:
     """A warning as one line, like an error."""
-    print(f"laconic: warning: {message}", file=sys.stderr)
+    print(f"laconic: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _guarded(arguments: list[str]) -> int:

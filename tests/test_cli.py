@@ -146,3 +146,11 @@ def test_one_model_where_one_is_taken(command, names, capsys):
         main([command, "-m", names[0], "-m", names[1], __file__])
     assert stopped.value.code == 2
     assert "-m is given twice" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell closes what is inherited")
+def test_with_stderr_closed_no_error_goes_to_stdout(tmp_path):
+    (tmp_path / "bad.lac").write_bytes(b"x")
+    command = f'"{sys.executable}" -m laconic cat bad.lac 2>&-'
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")

@@ -229,10 +229,17 @@ class Broken(NumpyEngine):
         raise RuntimeError("no such instruction")
 
 
-def test_an_engine_that_fails_is_not_used(monkeypatch):
-    monkeypatch.setattr("laconic.coder.engines.numba_engine.NumbaEngine", Broken)
+@pytest.mark.parametrize(
+    ("engine", "fault"),
+    [
+        (Liar, r"numba \(lies\) gives other integers"),
+        (Broken, "fails on this machine .*no such instruction"),
+    ],
+)
+def test_an_engine_that_is_not_exact_is_not_used(engine, fault, monkeypatch):
+    monkeypatch.setattr("laconic.coder.engines.numba_engine.NumbaEngine", engine)
     checkpoint = random_checkpoint(random_config())
-    with pytest.raises(LaconicError, match=r"fails on this machine .*no such instruction"):
+    with pytest.raises(LaconicError, match=fault):
         load_engine(checkpoint, "numba")
     with pytest.warns(UserWarning, match="engine numpy takes its place"):
         assert type(load_engine(checkpoint)) is NumpyEngine
@@ -259,15 +266,6 @@ def test_a_stream_takes_no_more_than_is_counted(changes, name):
     if name == "torch":
         peak += sum(buffer.nbytes for buffer in (*state.keys, *state.values))
     assert peak < streams * config.memory_per_stream()
-
-
-def test_an_engine_that_is_not_exact_is_not_used(monkeypatch):
-    monkeypatch.setattr("laconic.coder.engines.numba_engine.NumbaEngine", Liar)
-    checkpoint = random_checkpoint(random_config())
-    with pytest.raises(LaconicError, match=r"numba \(lies\) gives other integers"):
-        load_engine(checkpoint, "numba")
-    with pytest.warns(UserWarning, match="engine numpy takes its place"):
-        assert type(load_engine(checkpoint)) is NumpyEngine
 
 
 def test_the_command_says_in_a_line_that_an_engine_is_not_exact(monkeypatch, tmp_path, capsys):
