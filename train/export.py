@@ -58,7 +58,7 @@ def compare(
     num_bytes = 0
     seq_len = min(module.training_recipe.seq_len, shard.num_tokens)
     for inputs, targets in _batches(shard, seq_len, 64, math.ceil(sequences / 64), transformer.begin_id):
-        nats = module.code_length(transformer(torch.from_numpy(inputs)), torch.from_numpy(targets))
+        nats = module.code_length(torch.from_numpy(inputs), torch.from_numpy(targets))
         float_nats += float(nats) * targets.size
         logits = engine.advance(engine.start(len(inputs)), inputs)
         bits = code_lengths(logits.reshape(targets.size, -1), targets.ravel().astype(np.int32))
