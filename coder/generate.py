@@ -7,7 +7,7 @@ begins with the bytes of that; of it, what the prompt lacks is new.
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,17 +30,18 @@ class Request:
     """How much, and how each token is chosen: by `choose`, or all of them by a search of width `beam`.
 
     Attributes:
-        tokens: beyond the prompt's, None without a limit; num_bytes likewise: one of them is given.
+        tokens: beyond the prompt's.
+        num_bytes: beyond the prompt's, in place of tokens where it is not None.
     """
 
-    tokens: int | None
+    tokens: int
     num_bytes: int | None
     choose: Callable[[Int32], int]
     beam: int | None
 
     def enough(self, tokens: int, num_bytes: int) -> bool:
         """Whether so many are as many as wanted."""
-        return num_bytes >= self.num_bytes if self.num_bytes is not None else tokens >= (self.tokens or 0)
+        return tokens >= self.tokens if self.num_bytes is None else num_bytes >= self.num_bytes
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,7 @@ def read_request(
             )
     if greedy and beam is not None:
         raise LaconicError("greedy is a beam of 1: leave one of them out")
-    if num_bytes is None:
-        tokens = tokens or DEFAULT_TOKENS
-    return Request(tokens, num_bytes, _likeliest if greedy else sampler, beam)
+    return Request(tokens or DEFAULT_TOKENS, num_bytes, _likeliest if greedy else sampler, beam)
 
 
 def generate(
@@ -186,13 +185,15 @@ def begin(prompt: bytes, model: "Model") -> Beginning:
     ids: npt.NDArray[np.int32] = model.tokenize(prompt) if prompt else np.zeros(0, dtype=np.int32)
     held = token_bytes[int(ids[-1])] if prompt else b""
     fed = np.concatenate(([engine.vocab_size], ids[:-1])).astype(np.int32)
-    state, chunk, logits = engine.start(1), chunk_steps(1, engine.vocab_size), np.zeros((1, 1, 1))
-    for start in range(0, len(fed), chunk):
-        logits = engine.advance(state, fed[None, start : start + chunk])
+    state, chunk = engine.start(1), chunk_steps(1, engine.vocab_size)
+    *before, rest = (fed[None, start : start + chunk] for start in range(0, len(fed), chunk))
+    for piece in before:
+        engine.advance(state, piece)
+    logits: Int32 = engine.advance(state, rest)[0, -1]
     first = last = bisect_left(token_bytes, held)  # tokens are in the order of their bytes
     while last < len(token_bytes) and token_bytes[last].startswith(held):
         last += 1
-    return Beginning(state, cast("Int32", logits[0, -1]), held, first, last)
+    return Beginning(state, logits, held, first, last)
 
 
 def _tokens(prompt: bytes, model: "Model", choose: Callable[[Int32], int]) -> Iterator[bytes]:
