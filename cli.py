@@ -34,6 +34,7 @@ COMMANDS = {
     "test": Command("coder.commands.test", "verify files"),
     "info": Command("coder.commands.info", "describe files without decoding them"),
     "cat": Command("coder.commands.cat", "print a file or a range of its bytes"),
+    "generate": Command("coder.commands.generate", "print what a checkpoint continues a prompt with"),
     "models": Command("coder.commands.models", "list the checkpoints that are here"),
     "selftest": Command("coder.commands.selftest", "check that every engine here gives the same integers"),
     "eval": Command("bench.evaluate", "code length of files under a checkpoint, and where the bits go"),

@@ -67,7 +67,7 @@ class Model:
         if any(self.join(ids) != data for ids, data in zip(many, batch, strict=True)):
             raise LaconicError(
                 "the checkpoint's tokenizer does not give its input back: get a good copy of the "
-                "checkpoint, or choose -m none"
+                "checkpoint, or compress with -m none"
             )
         return many
 

@@ -129,7 +129,7 @@ def find(wanted: Name) -> Listing:
         else f"there is no checkpoint {text!r}"
     )
     raise LaconicError(
-        f"{what}; here are: {_what_is_here()}. Give a folder, set {VARIABLE}, or choose -m none"
+        f"{what}; here are: {_what_is_here()}. Give a folder, set {VARIABLE}, or compress with -m none"
     )
 
 
