@@ -9,7 +9,7 @@ from laconic.coder import registry
 
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
-    """A shipped checkpoint called default, and the environment listing the folder `mine`."""
+    """A checkpoint called default among those that ship, and the environment listing the folder `mine`."""
     monkeypatch.setattr(registry, "SHIPPED", tmp_path / "shipped")
     monkeypatch.setenv(registry.VARIABLE, str(tmp_path / "mine"))
     return save(tmp_path / "shipped" / "default")
@@ -82,3 +82,19 @@ def test_a_damaged_copy_hides_nothing(shipped, tmp_path, capsys):
     assert rows == [("default", "damaged", str(mine)), ("default", "sound", str(shipped))]
     assert len(notes) == 1
     assert registry.find("default").path == shipped
+
+
+def test_where_no_folder_is_called_default_that_is_one_of_those_that_ship(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(registry, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setenv(registry.VARIABLE, str(tmp_path / "mine"))
+    meant = registry.ALIASES["default"]
+    shipped = save(tmp_path / "shipped" / meant)
+    assert models(capsys) == ([(meant, "sound", str(shipped))], [f"default means {meant}"])
+    assert registry.find("default").path == shipped
+    mine = save(tmp_path / "mine" / "default", 1)
+    assert registry.find("default").path == mine
+    assert not any(note.startswith("default means") for note in models(capsys)[1])
+
+
+def test_what_default_means_ships():
+    assert (registry.SHIPPED / registry.ALIASES["default"] / "config.json").is_file()
