@@ -13,6 +13,7 @@ from laconic.coder.mixing.coding import encode_experts
 from laconic.coder.mixing.experts import EXPERTS, TOKEN_EXPERTS
 from laconic.coder.mixing.histories import BOUNDS, KEPT, histories
 from laconic.coder.mixing.past import hashed
+from laconic.coder.mixing.prior import LEARNED_COUNT
 from laconic.coder.mixing.state import default_prior, fresh, shape_for
 from laconic.coder.mixing.tables import log2_table, rate_table, squash_table, stretch_table
 from laconic.coder.mixing.tree import build_tree
@@ -83,11 +84,21 @@ def test_first_values():
 
 def test_constants():
     expected = {
+        "bytes of a slot": [k.SLOT],
+        "bits of the check": [k.CHECK_SHIFT, k.CHECK_SHIFT + 7],
+        "elements of order1, of ends": [k.ENDS],
+        "limits of a map's count": [k.MAP_LIMIT, 1, k.ORDER_1_LIMIT],
+        "bytes compared, at most": [k.VERIFIED],
+        "largest length": [k.MAX_LENGTH],
+        "limit of weights": [2, k.WEIGHT_LIMIT.bit_length() - 1, k.WEIGHT_LIMIT >> 16],
+        "bytes after which rates[1] has halved": [2, k.RATE_BYTES.bit_length() - 1],
+        "count of a learned map": [LEARNED_COUNT],
         "least length of a match": [*k.LEAST_MATCH],
         "record lengths": [3, k.RECORD_MAX - 1],
         "steps and width of refinements": [k.APM_STEPS, k.APM_WIDTH],
     }
     assert {what: numbers(value) for what, value, _ in rows("Constants") if what in expected} == expected
+    assert [k.WEIGHT_LIMIT, k.RATE_BYTES] == [1 << 22, 1 << 15]
     assert [int(cells[1]) for cells in rows("Sets of weights")[1:]] == [*k.SET_STARTS]
     named = [(cells[1], int(cells[-1])) for cells in rows("Contexts")[1 : 1 + len(EXPERTS)]]
     assert named == [(name, max(2, 1 + i // 2)) for i, name in enumerate(EXPERTS)]
