@@ -17,14 +17,12 @@ def levels_of(bits: int) -> int:
     return (1 << (bits - 1)) - 1
 
 
-def round_rows(
-    weight: Array, levels: int, moment: Array | None = None
-) -> tuple[NDArray[np.int8], Array]:
+def round_rows(weight: Array, levels: int, moment: Array | None = None) -> tuple[NDArray[np.int8], Array]:
     """A matrix as integers and a step a row.
 
-    Without a moment every weight goes to the nearest level. With one, columns are rounded in turn, the largest
-    inputs first, and what a column loses is made good by those that are still to come (Frantar et al. 2022,
-    "GPTQ", arXiv:2210.17323).
+    Without a moment every weight goes to the nearest level. With one, columns are rounded in turn, the
+    largest inputs first, and what a column loses is made good by those that are still to come (Frantar et
+    al. 2022, "GPTQ", arXiv:2210.17323).
 
     Args:
         weight: [N, K].

@@ -112,8 +112,9 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
     transformer = module.transformer.eval().cpu()
     seq_len = min(module.training_recipe.seq_len, training.num_tokens)
     batches = _batches(training, seq_len, CALIBRATION_SEQUENCES, CALIBRATION_BATCHES, transformer.begin_id)
-    largest = calibrate(transformer, [torch.from_numpy(inputs) for inputs, _ in batches])
-    config, tensors = freeze(transformer, tokenizer.token_bytes, largest)
+    calibration = calibrate(transformer, [torch.from_numpy(inputs) for inputs, _ in batches], moments=True)
+    bits = run.recipe.training.weight_bits
+    config, tensors = freeze(transformer, tokenizer.token_bytes, calibration, bits)
 
     bytes_per_token = training.num_bytes / training.num_tokens
     draft = run.folder / "checkpoint.partial"
