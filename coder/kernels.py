@@ -96,14 +96,10 @@ def encoder_state() -> Int64:
     return np.array([0, SPAN_FULL, 0], dtype=np.int64)
 
 
-@compiled
-def _encode_token(row: Int32, target: int, state: Int64, out: Bytes) -> None:
-    vocab = row.shape[0]
+@inlined
+def encode_interval(cum: int, after: int, total: int, state: Int64, out: Bytes) -> None:
+    """Code the symbol whose interval is cum <= x < after of total < 2^39: at most 6 bytes more."""
     low, span, end = state[0], state[1], state[2]
-    top = _maximum(row)
-    cum = _sum_weights(row, 0, target, top)
-    after = cum + _sum_weights(row, target, target + 1, top)
-    total = after + _sum_weights(row, target + 1, vocab, top)
     r = span // total
     low += r * cum
     span = span - r * cum if after == total else r * (after - cum)
@@ -116,6 +112,16 @@ def _encode_token(row: Int32, target: int, state: Int64, out: Bytes) -> None:
         low = (low << 8) & (SPAN_FULL - 1)
         span <<= 8
     state[0], state[1], state[2] = low, span, end
+
+
+@compiled
+def _encode_token(row: Int32, target: int, state: Int64, out: Bytes) -> None:
+    vocab = row.shape[0]
+    top = _maximum(row)
+    cum = _sum_weights(row, 0, target, top)
+    after = cum + _sum_weights(row, target, target + 1, top)
+    total = after + _sum_weights(row, target + 1, vocab, top)
+    encode_interval(cum, after, total, state, out)
 
 
 @compiled
@@ -206,14 +212,36 @@ def decode_tokens(logits: Int32, data: Bytes, state: Int64, ids: Int32) -> bool:
     return decode_each(logits, data, state, ids, sums)
 
 
+@inlined
+def decode_target(total: int, state: Int64) -> int:
+    """The number below `total` that lies in the interval of the next symbol."""
+    return min(state[0] // (state[1] // total), total - 1)
+
+
+@inlined
+def decode_interval(cum: int, after: int, total: int, state: Int64, data: Bytes) -> bool:
+    """Take the symbol whose interval is cum <= x < after of total; False when the data ended before it."""
+    offset, span, position = state[0], state[1], state[2]
+    r = span // total
+    offset -= r * cum
+    span = span - r * cum if after == total else r * (after - cum)
+    while span <= SPAN_LOW:
+        if position >= data.shape[0] + TAIL:
+            return False
+        byte = np.int64(data[position]) if position < data.shape[0] else np.int64(0)
+        offset = (offset << 8) | byte
+        position += 1
+        span <<= 8
+    state[0], state[1], state[2] = offset, span, position
+    return True
+
+
 @compiled
 def _decode_token(row: Int32, data: Bytes, state: Int64, sums: Int64) -> int:
     """The next token, or -1 when the data ended before it did."""
-    offset, span, position = state[0], state[1], state[2]
     top = _maximum(row)
     total = _fill_sums(row, top, sums)
-    r = span // total
-    target = min(offset // r, total - 1)
+    target = decode_target(total, state)
     cum, block = np.int64(0), 0
     while cum + sums[block] <= target:
         cum += sums[block]
@@ -224,17 +252,7 @@ def _decode_token(row: Int32, data: Bytes, state: Int64, sums: Int64) -> int:
         cum += weight
         symbol += 1
         weight = np.int64(token_weight(row[symbol], top))
-    offset -= r * cum
-    span = span - r * cum if cum + weight == total else r * weight
-    while span <= SPAN_LOW:
-        if position >= data.shape[0] + TAIL:
-            return -1
-        byte = np.int64(data[position]) if position < data.shape[0] else np.int64(0)
-        offset = (offset << 8) | byte
-        position += 1
-        span <<= 8
-    state[0], state[1], state[2] = offset, span, position
-    return symbol
+    return symbol if decode_interval(cum, cum + weight, total, state, data) else -1
 
 
 @compiled
