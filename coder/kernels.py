@@ -14,6 +14,7 @@ from .compiled import compiled, inlined
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
+Whole = int | np.int64
 
 TAIL = 7
 TOP_SHIFT = 48
@@ -97,7 +98,7 @@ def encoder_state() -> Int64:
 
 
 @inlined
-def encode_interval(cum: int, after: int, total: int, state: Int64, out: Bytes) -> None:
+def encode_interval(cum: Whole, after: Whole, total: Whole, state: Int64, out: Bytes) -> None:
     """Code the symbol whose interval is cum <= x < after of total < 2^39: at most 6 bytes more."""
     low, span, end = state[0], state[1], state[2]
     r = span // total
@@ -213,13 +214,13 @@ def decode_tokens(logits: Int32, data: Bytes, state: Int64, ids: Int32) -> bool:
 
 
 @inlined
-def decode_target(total: int, state: Int64) -> int:
+def decode_target(total: Whole, state: Int64) -> int:
     """The number below `total` that lies in the interval of the next symbol."""
     return min(state[0] // (state[1] // total), total - 1)
 
 
 @inlined
-def decode_interval(cum: int, after: int, total: int, state: Int64, data: Bytes) -> bool:
+def decode_interval(cum: Whole, after: Whole, total: Whole, state: Int64, data: Bytes) -> bool:
     """Take the symbol whose interval is cum <= x < after of total; False when the data ended before it."""
     offset, span, position = state[0], state[1], state[2]
     r = span // total

@@ -1,9 +1,12 @@
 """Bits as words: a stream of bits, the first being the highest of the first word of 32."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 Words = npt.NDArray[np.uint32]
+Wide = Any  # a uint64 in a kernel: type checkers take sums of such for arrays
 
 WORD = 32
 

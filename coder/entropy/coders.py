@@ -59,7 +59,7 @@ class Coder:
         return Coded(pack_varint(len(packed)) + packed, b"" if alone else self.write(symbols, table))
 
     def decode(self, blob: bytes, count: int, alphabet: int) -> Int32:
-        """The `count` symbols of a blob, int32 [count]; takes 4 bytes of memory for each, and reads nothing else.
+        """The `count` symbols of a blob: int32 [count], which is all the memory that grows with them.
 
         Raises:
             DamageError: no encoder writes this: it says why.

@@ -1,7 +1,7 @@
 """Tables of counts: what the coders of intervals and of states send of their symbols.
 
-A count is sent by its length in bits and half of the bits below the first, as a larger error would cost more than
-a bit saves, and a smaller one less. Both sides take the middle of what is left, doubled to stay whole.
+A count is sent by its length in bits and half of the bits below the first, as a larger error would cost more
+than a bit saves, and a smaller one less. Both sides take the middle of what is left, doubled to stay whole.
 """
 
 import numpy as np

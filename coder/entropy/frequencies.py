@@ -1,4 +1,4 @@
-"""What is known of symbols: how often each comes, and frequencies of whole numbers that sum to a power of two."""
+"""How often symbols come, and frequencies of whole numbers that sum to a power of two."""
 
 from typing import NamedTuple
 
@@ -72,13 +72,15 @@ def _count(symbols: Int32, counts: Int64) -> int:
 
 
 def normalise(weights: Int64, log: int) -> Int64:
-    """Parts of 2^log in proportion to weights [K] (K <= 2^log, sum at most 2^42), each at least 1: int64 [K].
+    """Parts of 2^log in proportion to weights [K], K <= 2^log, sum below 2^(63 - log): int64 [K].
 
-    What would get less than 1 gets 1; the rest is shared in proportion, rounded down, and what is left goes to
-    the largest remainders, the first of equals first. All is whole numbers: both sides get the same.
+    Each is at least 1. What would get less gets 1; the rest is shared in proportion, rounded down, and what is
+    left goes to the largest remainders, the first of equals first. All is whole numbers: both sides get the
+    same.
     """
     size, total = 1 << log, int(weights.sum())
-    assert len(weights) <= size and total < 1 << (63 - log), "parts would be missing, or products overflow"
+    assert len(weights) <= size
+    assert total < 1 << (63 - log)  # else products overflow
     parts, free = np.ones(len(weights), dtype=np.int64), np.ones(len(weights), dtype=np.bool_)
     while True:
         small = free & (weights * size < total)
@@ -104,6 +106,6 @@ def frequencies(symbols: Int64, parts: Int64, log: int) -> Frequencies:
         raise LaconicError(f"a table of 2^{log} parts: up to 2^{MAX_LOG} are allowed")
     if not len(parts) or parts.min() < 1 or int(parts.sum()) != 1 << log:
         raise LaconicError(
-            f"{len(parts)} frequencies sum to {int(parts.sum())}: they must be 1 at least, and sum to {1 << log}"
+            f"{len(parts)} frequencies sum to {int(parts.sum())}: each must be 1 at least, all {1 << log}"
         )
     return Frequencies(symbols, parts, np.cumsum(parts) - parts, log)

@@ -1,7 +1,7 @@
 """Canonical Huffman codes of at most LONGEST bits: lengths by package-merge, symbols by table.
 
-The table that is sent is the length of each symbol's code. Codes are given in the order of length, then symbol,
-each the one before plus one, zeros appended where they get longer.
+The table that is sent is the length of each symbol's code. Codes are given in the order of length, then
+symbol, each the one before plus one, zeros appended where they get longer.
 
 After L. L. Larmore and D. S. Hirschberg, "A fast algorithm for optimal length-limited Huffman codes" (1990).
 """
@@ -9,7 +9,6 @@ After L. L. Larmore and D. S. Hirschberg, "A fast algorithm for optimal length-l
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ..compiled import compiled
 from ..segment import DamageError
@@ -25,9 +24,9 @@ LOOKED_UP = 12  # bits that a decoder looks at; longer codes are found by compar
 def code_lengths(counts: Int64, longest: int = LONGEST) -> Int64:
     """Lengths of the best codes of at most `longest` bits for counts [K], each at least 1: int64 [K].
 
-    Of the `longest` rounds each joins neighbours of the round before to packages and merges these with the counts,
-    in ascending order; the first 2 K - 2 of the last round are taken apart, and a length is the number of times
-    that its symbol is found in them. A single symbol gets 1.
+    Of the `longest` rounds each joins neighbours of the round before to packages and merges these with the
+    counts, in ascending order; the first 2 K - 2 of the last round are taken apart, and a length is how often
+    its symbol is found in them. A single symbol gets 1.
     """
     number = len(counts)
     assert 0 < number <= 1 << longest
@@ -146,7 +145,7 @@ def _write(symbols: Int32, entries: Int64, words: Words) -> int:
             held &= (1 << filled) - 1
             at += 1
     words[at] = np.uint32(held << (WORD - filled))
-    return at * WORD + filled
+    return at * WORD + int(filled)
 
 
 @compiled
@@ -180,4 +179,4 @@ def _read(
                 length += 1
             symbols[i] = ordered[starts[length] + (window >> (LONGEST - length)) - firsts[length]]
         filled -= length
-    return at * WORD - filled
+    return at * WORD - int(filled)

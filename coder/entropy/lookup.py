@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compiled import inlined
+from .bits import Wide
 from .frequencies import FIELD, MAX_LOG, Frequencies, Uint64
 
 Starts = npt.NDArray[np.uint16]
@@ -21,9 +22,9 @@ def starts_of(used: Frequencies) -> Starts:
 
 
 @inlined
-def find(number: np.uint64, ordered: Uint64, starts: Starts) -> int:
+def find(number: Wide, ordered: Uint64, starts: Starts) -> int:
     """The place in `ordered` of the symbol that `number` belongs to."""
-    at = np.int64(starts[np.int64(number >> _HEAD_SHIFT)])
+    at = int(starts[np.int64(number >> _HEAD_SHIFT)])
     while ordered[at + 1] & LOW <= number:
         at += 1
     return at

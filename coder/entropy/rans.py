@@ -1,8 +1,8 @@
-"""Range asymmetric numeral systems: symbols are coded from the last to the first, and decoded from the first on.
+"""Range asymmetric numeral systems: symbols are coded from the last on, and decoded from the first on.
 
-A state x, 2^32 <= x < 2^64, takes a symbol of frequency f and begin b of 2^24 by x = floor(x / f) 2^24 + b + x mod f.
-Before, its low 32 bits are written, as a word, where the result would reach 2^64. Symbol i of a table's symbols is
-taken by state i mod 4. All states begin with 2^32; what is sent are the states at the end and the words, the last
+A state x, 2^32 <= x < 2^64, takes a symbol of frequency f and begin b of 2^24 by x = floor(x / f) 2^24 + b +
+x mod f. Before, its low 32 bits are written, as a word, where the result would reach 2^64. Symbol i is taken
+by state i mod 4. All states begin with 2^32; what is sent are the states at the end and the words, the last
 one first.
 
 After J. Duda, "Asymmetric numeral systems" (2013), and F. Giesen, "Interleaved entropy coders" (2014).
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..compiled import compiled, inlined
 from ..segment import DamageError
-from .bits import Words
+from .bits import Wide, Words
 from .counted import shares
 from .frequencies import MAX_LOG, Int32, Uint64
 from .lookup import HIGH, LOW, Starts, find, starts_of
@@ -39,7 +39,7 @@ def read(data: bytes, count: int, table: Table) -> Int32:
     """The inverse.
 
     Raises:
-        DamageError: the data ends too early, goes on, or does not end where an encoder begins; the table is none.
+        DamageError: the data ends too early, goes on, or does not end where an encoder begins.
     """
     used = shares(table, LOG)
     head, tail = data[: STATES * STATE_BYTES], data[STATES * STATE_BYTES :]
@@ -58,7 +58,7 @@ def read(data: bytes, count: int, table: Table) -> Int32:
 
 
 @inlined
-def push(x: np.uint64, begin: np.uint64, part: np.uint64, words: Words, at: int) -> tuple[np.uint64, int]:
+def push(x: Wide, begin: Wide, part: Wide, words: Words, at: int) -> tuple[Wide, int]:
     """The state after a symbol, and where the words, which grow downwards, begin now."""
     if x >> _TOP_SHIFT >= part:
         at -= 1
@@ -69,7 +69,7 @@ def push(x: np.uint64, begin: np.uint64, part: np.uint64, words: Words, at: int)
 
 
 @inlined
-def pop(x: np.uint64, begin: np.uint64, part: np.uint64) -> np.uint64:
+def pop(x: Wide, begin: Wide, part: Wide) -> Wide:
     """The state before a symbol; below 2^32, it wants a word."""
     return part * (x >> LOG_SHIFT) + (x & SLOT_MASK) - begin
 

@@ -1,4 +1,4 @@
-"""The entropy coders in plain Python: the normative twins of the compiled kernels, from counts to coded bytes.
+"""The entropy coders in plain Python: the normative twins of the compiled kernels, from counts to bytes.
 
 docs/format.md says the same in words. Nothing here is fast, and nothing is shared with the kernels.
 """
@@ -70,7 +70,7 @@ def frequencies(counts: Sequence[int], log: int) -> list[int]:
 
 
 def code_lengths(counts: Sequence[int], longest: int = LONGEST) -> list[int]:
-    """Lengths of optimal codes of at most `longest` bits, by package-merge: what each package is made of is kept."""
+    """Lengths of optimal codes of at most `longest` bits, by packages that know what they are made of."""
     leaves = sorted((count, [v]) for v, count in enumerate(counts) if count)
     items = leaves
     for _ in range(longest - 1):
@@ -84,7 +84,7 @@ def code_lengths(counts: Sequence[int], longest: int = LONGEST) -> list[int]:
 
 
 def huffman_words(symbols: Sequence[int], lengths: Sequence[int]) -> bytes:
-    code, before, codes = 0, 0, {}
+    code, before, codes = 0, 0, dict[int, str]()
     for length, v in sorted((length, v) for v, length in enumerate(lengths) if length):
         code <<= length - before
         codes[v] = f"{code:0{length}b}"

@@ -1,8 +1,8 @@
 """Tables, sent compactly: one small number for each symbol of the alphabet, by an adaptive range coder.
 
-A table gives each symbol a class, 0 where it does not occur, and some classes have further bits. Sent are: how
-many symbols occur, and, up to the last of them, each symbol's class, under counts that learn, by whether the
-symbol before occurs; its further bits follow it, under no model. docs/format.md is normative.
+A table gives each symbol a class, 0 where it does not occur, and some classes have further bits. Sent are:
+how many symbols occur, and, up to the last of them, each symbol's class, under counts that learn, by whether
+the symbol before occurs; its further bits follow it, under no model. docs/format.md is normative.
 """
 
 from typing import NamedTuple
@@ -83,13 +83,13 @@ def _write(
     at, left, before = 0, distinct, 0
     while left > 0:
         found, row = classes[at], counts[before]
-        cum, total = 0, 0
+        cum, total = np.int64(0), np.int64(0)
         for c in range(row.shape[0]):
             cum += row[c] if c < found else 0
             total += row[c]
         rangecoder.encode_interval(cum, cum + row[found], total, coder, out)
         _learn(row, found)
-        bits = extra_bits[found]
+        bits = int(extra_bits[found])
         if bits > 0:
             rangecoder.encode_interval(extras[at], extras[at] + 1, 1 << bits, coder, out)
         before = min(found, 1)
@@ -118,7 +118,7 @@ def _read(classes: Int64, extras: Int64, extra_bits: Int64, counts: Int64, coder
             return -1
         _learn(row, found)
         classes[at] = found
-        bits = extra_bits[found]
+        bits = int(extra_bits[found])
         if bits > 0:
             extra = rangecoder.decode_target(1 << bits, coder)
             if not rangecoder.decode_interval(extra, extra + 1, 1 << bits, coder, data):

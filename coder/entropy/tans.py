@@ -1,13 +1,15 @@
 """Finite-state entropy: asymmetric numeral systems by table, two states in turn.
 
-A state x, R <= x < 2R with R = 2^log, stands for the symbol at place x - R of a table, in which each symbol has as many
-places as its frequency says: places p = 0, s, 2s, ... mod R, with s = R/2 + R/8 + 3, are given to the symbols in turn,
-to each all of its own. The places of a symbol of frequency f, from the lowest on, are the states that the numbers
-f <= y < 2f lead to. To code the symbol, the low bits of x are written until what is left is such a number y. Symbols
-are coded from the last to the first by state i mod 2; both begin with R, and each symbol's bits stand before those of
-the symbol after it, behind a bit 1 that ends the zeros which fill the first byte, and both states at the end.
+A state x, R <= x < 2R with R = 2^log, stands for the symbol at place x - R of a table, in which each symbol
+has as many places as its frequency says: places 0, s, 2s, ... mod R, with s = R/2 + R/8 + 3, are given to the
+symbols in turn, to each all of its own. The places of a symbol of frequency f, from the lowest on, are the
+states that the numbers f <= y < 2f lead to. To code the symbol, low bits of x are written until what is left
+is such a number y. Symbols are coded from the last to the first, symbol i by state i mod 2; both states begin
+with R, and each symbol's bits stand before those of the symbol after it. Before all stand the two states at
+the end, less R, and before these a bit 1, behind zeros that fill the first byte.
 
-After J. Duda, "Asymmetric numeral systems" (2013), and Y. Collet, "Finite State Entropy" (2013), whose spread it is.
+After J. Duda, "Asymmetric numeral systems" (2013), and Y. Collet, "Finite State Entropy" (2013), whose spread
+it is.
 """
 
 from typing import NamedTuple
@@ -76,7 +78,7 @@ def read(data: bytes, count: int, table: Table) -> Int32:
     """The inverse.
 
     Raises:
-        DamageError: the data ends too early, goes on, or does not end where an encoder begins; the table is none.
+        DamageError: the data ends too early, goes on, or does not end where an encoder begins.
     """
     used = shares(table, table_log(len(table.classes)))
     if not data or not data[0]:
@@ -118,7 +120,7 @@ def _write(symbols: Int32, entries: Int64, order: Int64, states: Int64, log: int
             filled -= WORD
     at -= 1
     words[at] = np.uint32(held | 1 << filled)
-    return (words.shape[0] - at - 1) * WORD + filled + 1
+    return (words.shape[0] - at - 1) * WORD + int(filled) + 1
 
 
 @compiled
@@ -148,4 +150,4 @@ def _read(words: Words, entries: Int64, states: Int64, log: int, skipped: int, s
         symbols[i] = entry >> 32
         a, b = b, (entry & 0xFFFFFF) + ((held >> filled) & ((1 << bits) - 1))
     states[0], states[1] = a, b
-    return at * WORD - filled
+    return at * WORD - int(filled)
