@@ -25,7 +25,7 @@ MAX_BYTES_PER_TOKEN = 6  # a weight of 1 in 2^39 costs five, and the rest of the
 
 
 @compiled
-def _maximum(row: Int32) -> int:
+def maximum(row: Int32) -> int:
     top = row[0]
     for v in range(1, row.shape[0]):
         top = max(top, row[v])
@@ -53,7 +53,7 @@ def _block_sum(block: Int32, top: int) -> np.int64:
 
 
 @compiled
-def _sum_weights(row: Int32, begin: int, end: int, top: int) -> np.int64:
+def sum_weights(row: Int32, begin: int, end: int, top: int) -> np.int64:
     """Sum of the weights of the symbols begin <= v < end."""
     total, at = np.int64(0), begin
     while at + BLOCK <= end:
@@ -65,12 +65,12 @@ def _sum_weights(row: Int32, begin: int, end: int, top: int) -> np.int64:
 
 
 @compiled
-def _fill_sums(row: Int32, top: int, sums: Int64) -> np.int64:
+def fill_sums(row: Int32, top: int, sums: Int64) -> np.int64:
     """Write the sum of each block's weights; returns the total."""
     total = np.int64(0)
     for block in range(sums.shape[0]):
         begin = block * BLOCK
-        sums[block] = _sum_weights(row, begin, min(begin + BLOCK, row.shape[0]), top)
+        sums[block] = sum_weights(row, begin, min(begin + BLOCK, row.shape[0]), top)
         total += sums[block]
     return total
 
@@ -118,10 +118,10 @@ def encode_interval(cum: Whole, after: Whole, total: Whole, state: Int64, out: B
 @compiled
 def _encode_token(row: Int32, target: int, state: Int64, out: Bytes) -> None:
     vocab = row.shape[0]
-    top = _maximum(row)
-    cum = _sum_weights(row, 0, target, top)
-    after = cum + _sum_weights(row, target, target + 1, top)
-    total = after + _sum_weights(row, target + 1, vocab, top)
+    top = maximum(row)
+    cum = sum_weights(row, 0, target, top)
+    after = cum + sum_weights(row, target, target + 1, top)
+    total = after + sum_weights(row, target + 1, vocab, top)
     encode_interval(cum, after, total, state, out)
 
 
@@ -240,8 +240,8 @@ def decode_interval(cum: Whole, after: Whole, total: Whole, state: Int64, data: 
 @compiled
 def _decode_token(row: Int32, data: Bytes, state: Int64, sums: Int64) -> int:
     """The next token, or -1 when the data ended before it did."""
-    top = _maximum(row)
-    total = _fill_sums(row, top, sums)
+    top = maximum(row)
+    total = fill_sums(row, top, sums)
     target = decode_target(total, state)
     cum, block = np.int64(0), 0
     while cum + sums[block] <= target:
@@ -333,6 +333,6 @@ def code_lengths(logits: Int32, targets: Int32) -> npt.NDArray[np.float64]:
 def _code_lengths(logits: Int32, targets: Int32, bits: npt.NDArray[np.float64]) -> None:
     for n in range(logits.shape[0]):
         row = logits[n]
-        top = _maximum(row)
-        weight = _sum_weights(row, targets[n], targets[n] + 1, top)
-        bits[n] = np.log2(_sum_weights(row, 0, row.shape[0], top) / weight)
+        top = maximum(row)
+        weight = sum_weights(row, targets[n], targets[n] + 1, top)
+        bits[n] = np.log2(sum_weights(row, 0, row.shape[0], top) / weight)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import LaconicError
-from ..segment import DamageError, Source, pack_varint
+from ..segment import ENTROPY, DamageError, Source, pack_varint
 from . import counted, huffman, ranges, rans, tans
 from .frequencies import MAX_ALPHABET, MAX_SYMBOLS, Int32, Int64, count_symbols
 from .tables import Table, pack, unpack
@@ -34,18 +34,21 @@ class Coder:
     """An entropy coder with static tables.
 
     Attributes:
-        number: that files name it by.
         describe: counts [alphabet] -> the table that is sent.
         write, read: symbols under a table of two symbols or more -> bytes, and bytes and a number -> symbols.
         extra_bits: of each of the table's classes.
     """
 
     name: str
-    number: int
     describe: Callable[[Int64], Table]
     write: Callable[[Int32, Table], bytes]
     read: Callable[[bytes, int, Table], Int32]
     extra_bits: Int64
+
+    @property
+    def number(self) -> int:
+        """That files name it by."""
+        return ENTROPY.index(self.name)
 
     def encode(self, symbols: Int32, alphabet: int) -> Coded:
         """Code symbols [N], 1 <= N <= 2^28, each 0 <= v < alphabet <= 2^16.
@@ -84,9 +87,9 @@ class Coder:
 CODERS = {
     coder.name: coder
     for coder in (
-        Coder("range", 0, counted.describe, ranges.write, ranges.read, counted.EXTRA_BITS),
-        Coder("huffman", 1, huffman.describe, huffman.write, huffman.read, huffman.EXTRA_BITS),
-        Coder("rans", 2, counted.describe, rans.write, rans.read, counted.EXTRA_BITS),
-        Coder("tans", 3, counted.describe, tans.write, tans.read, counted.EXTRA_BITS),
+        Coder("range", counted.describe, ranges.write, ranges.read, counted.EXTRA_BITS),
+        Coder("huffman", huffman.describe, huffman.write, huffman.read, huffman.EXTRA_BITS),
+        Coder("rans", counted.describe, rans.write, rans.read, counted.EXTRA_BITS),
+        Coder("tans", counted.describe, tans.write, tans.read, counted.EXTRA_BITS),
     )
 }

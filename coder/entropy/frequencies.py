@@ -74,7 +74,7 @@ def _count(symbols: Int32, counts: Int64) -> int:
 def normalise(weights: Int64, log: int) -> Int64:
     """Parts of 2^log in proportion to weights [K], K <= 2^log, sum below 2^(63 - log): int64 [K].
 
-    Each is at least 1. What would get less gets 1; the rest is shared in proportion, rounded down, and what is
+    Each is at least 1. What would get less gets 1; the rest is shared in proportion, rounded down; what is
     left goes to the largest remainders, the first of equals first. All is whole numbers: both sides get the
     same.
     """
