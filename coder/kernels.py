@@ -322,6 +322,13 @@ def ended_shortest(data: Bytes, bounds: Int64, states: Int64, sound: npt.NDArray
         sound[s] = offset == further and position - TAIL + count == length
 
 
+def is_shortest(data: Bytes, state: Int64) -> bool:
+    """`ended_shortest` for the one decoder of all of `data`."""
+    sound = np.zeros(1, dtype=np.bool_)
+    ended_shortest(data, np.array([[0, len(data)]], dtype=np.int64), state[None], sound)
+    return bool(sound[0])
+
+
 def code_lengths(logits: Int32, targets: Int32) -> npt.NDArray[np.float64]:
     """Bits that each of targets [N] costs under logits int32 [N, V]: log2(total / weight), float64 [N]."""
     bits = np.empty(logits.shape[0], dtype=np.float64)

@@ -33,8 +33,8 @@ def read(data: bytes, count: int, table: Table) -> Int32:
     coder = rangecoder.decoder_state(source)
     if not _read(source, used.ordered, starts_of(used), coder, symbols):
         raise DamageError("the coded data of a segment ends too early: get the file again")
-    if coder[2] < len(source):
-        raise DamageError("the coded data of a segment goes on after its last symbol: get the file again")
+    if not rangecoder.is_shortest(source, coder):
+        raise DamageError("the coded data of a segment does not end with its last symbol: get the file again")
     return symbols
 
 

@@ -17,8 +17,8 @@ from .frequencies import Int64
 
 Bytes = npt.NDArray[np.uint8]
 
-STEP, LIMIT = 24, 1 << 13  # of the counts that learn: what a class gains, and the sum at which all are halved
-MAX_BYTES_PER_SYMBOL = 4  # at most 13 bits for a class, and 13 further ones
+STEP, LIMIT = 24, 1 << 14  # of the counts that learn: a class gains it, and above it all are halved
+MAX_BYTES_PER_SYMBOL = 4  # 14 bits for a class, and 13 further ones
 
 
 class Table(NamedTuple):
@@ -58,8 +58,8 @@ def unpack(data: bytes, alphabet: int, extra_bits: Int64) -> Table:
         raise DamageError(
             f"the table of a segment lacks {missing} symbols of its {alphabet}: get the file again"
         )
-    if coder[2] < len(source):
-        raise DamageError("the table of a segment goes on after its last symbol: get the file again")
+    if not rangecoder.is_shortest(source, coder):
+        raise DamageError("the table of a segment does not end with its last symbol: get the file again")
     return table
 
 
