@@ -1,6 +1,6 @@
 """The frozen checkpoint: a folder of integers, addressed by the SHA-256 of what decoding depends on.
 
-    model.safetensors   integer tensors alone
+    model.lacw          integer tensors alone, entropy-coded
     config.json         spec version, shape, id, training summary, and a SHA-256 of all that
     tokenizer.json      for encoding only
     card.md             for people
@@ -24,12 +24,13 @@ import numpy as np
 from .errors import LaconicError
 from .fixedpoint import Array
 from .graph import PRIOR_TENSORS, FrozenConfig, check_tensors
+from .tensorfile import read_tensors, write_tensors
 from .tokenizer import ByteTokenizer
 
 if TYPE_CHECKING:
     from .mixing.prior import Prior
 
-TENSORS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "card.md"
+TENSORS, CONFIG, TOKENIZER, CARD = "model.lacw", "config.json", "tokenizer.json", "card.md"
 
 
 def _canonical(value: Any) -> bytes:
@@ -103,15 +104,13 @@ class FrozenCheckpoint:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the folder beside its final place and rename it; an existing folder is an error."""
-        from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
-
         target = Path(folder)
         if target.exists():
             raise LaconicError(f"{target} exists: choose another folder or remove it first")
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            save_file({k: np.ascontiguousarray(v) for k, v in self.tensors.items()}, partial / TENSORS)
+            write_tensors(partial / TENSORS, self.tensors)
             head: dict[str, Any] = {
                 "config": asdict(self.config),
                 "id": self.id.hex(),
@@ -146,7 +145,7 @@ class FrozenCheckpoint:
             )
         head = _read_head(path / CONFIG)
         config = _read_config(path / CONFIG, head["config"])
-        tensors = _read_tensors(path / TENSORS)
+        tensors = read_tensors(path / TENSORS)
         tokenizer_json = (path / TOKENIZER).read_bytes()
         damaged = LaconicError(
             f"{path} is damaged (its content is not what its id says): get a good copy, or export it again"
@@ -197,15 +196,3 @@ def _read_config(path: Path, values: dict[str, Any]) -> FrozenConfig:
     if faults:
         raise LaconicError(f"{path}: {'; '.join(faults)}")
     return config
-
-
-def _read_tensors(path: Path) -> dict[str, Array]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
-
-    try:
-        return load_file(path)
-    except (SafetensorError, ValueError, KeyError, AttributeError) as error:
-        raise LaconicError(
-            f"{path} is damaged ({error}): get a good copy of the checkpoint, or export it again"
-        ) from None

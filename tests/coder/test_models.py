@@ -23,9 +23,9 @@ def save(folder, seed=0):
 
 
 def damage(folder):
-    content = bytearray((folder / "model.safetensors").read_bytes())
+    content = bytearray((folder / "model.lacw").read_bytes())
     content[len(content) // 2] ^= 1
-    (folder / "model.safetensors").write_bytes(content)
+    (folder / "model.lacw").write_bytes(content)
 
 
 def models(capsys):
@@ -41,9 +41,7 @@ def test_sound(shipped, capsys):
     assert main(["models"]) == 0
     row = capsys.readouterr().out.splitlines()[1]
     identity = random_checkpoint(random_config()).id.hex()[:16]
-    size = sum(
-        (shipped / name).stat().st_size for name in ("model.safetensors", "config.json", "tokenizer.json")
-    )
+    size = sum((shipped / name).stat().st_size for name in ("model.lacw", "config.json", "tokenizer.json"))
     assert row.split()[1:4] == [identity, f"{size:,}", "1.500"]
 
 
@@ -57,13 +55,13 @@ def test_none(tmp_path, monkeypatch, capsys):
 def test_damaged(shipped, tmp_path, capsys):
     flipped, cut = save(tmp_path / "mine" / "flipped", 1), save(tmp_path / "mine" / "short", 2)
     damage(flipped)
-    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-9])
+    (cut / "model.lacw").write_bytes((cut / "model.lacw").read_bytes()[:-9])
     rows, notes = models(capsys)
     assert [row[:2] for row in rows] == [("flipped", "damaged"), ("short", "damaged"), ("default", "sound")]
     assert notes[0].startswith(
         f"damaged: {flipped} is damaged (its content is not what its id says): get a good"
     )
-    assert notes[1].startswith(f"damaged: {cut}/model.safetensors is damaged (")
+    assert notes[1].startswith(f"damaged: {cut}/model.lacw is damaged, or")
     assert len(notes) == 2
 
 
