@@ -1,6 +1,6 @@
 """The frozen checkpoint: a folder of integers, addressed by the SHA-256 of what decoding depends on.
 
-    model.safetensors   integer tensors alone
+    model.safetensors   integer tensors alone; those of an n-gram model are packed, model.safetensors.xz
     config.json         spec version, shape, id, training summary, and a SHA-256 of all that
     tokenizer.json      for encoding only
     card.md             for people
@@ -25,6 +25,7 @@ from .errors import LaconicError
 from .fixedpoint import Array
 from .graph import PRIOR_TENSORS, FrozenConfig, check_tensors
 from .ngram import NgramConfig
+from .tensorfile import PACKED, PLAIN, read_tensors, write_tensors
 from .tokenizer import ByteTokenizer
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ if TYPE_CHECKING:
 
 Config = FrozenConfig | NgramConfig
 
-TENSORS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "card.md"
+CONFIG, TOKENIZER, CARD = "config.json", "tokenizer.json", "card.md"
+
+
+def tensors_file(config: Config) -> str:
+    """Where a checkpoint of this shape keeps its tensors."""
+    return PACKED if isinstance(config, NgramConfig) else PLAIN
 
 
 def _canonical(value: Any) -> bytes:
@@ -108,19 +114,18 @@ class FrozenCheckpoint:
         """Bytes on disk of all that coding needs (the card is left out)."""
         if self.path is None:
             raise LaconicError("this checkpoint has not been saved yet: call save(folder) first")
-        return sum((self.path / name).stat().st_size for name in (TENSORS, CONFIG, TOKENIZER))
+        names = (tensors_file(self.config), CONFIG, TOKENIZER)
+        return sum((self.path / name).stat().st_size for name in names)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the folder beside its final place and rename it; an existing folder is an error."""
-        from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
-
         target = Path(folder)
         if target.exists():
             raise LaconicError(f"{target} exists: choose another folder or remove it first")
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            save_file({k: np.ascontiguousarray(v) for k, v in self.tensors.items()}, partial / TENSORS)
+            write_tensors(partial / tensors_file(self.config), self.tensors)
             head: dict[str, Any] = {
                 "config": asdict(self.config),
                 "id": self.id.hex(),
@@ -148,14 +153,11 @@ class FrozenCheckpoint:
             LaconicError: a file is missing, damaged, of another spec version or out of range.
         """
         path = Path(folder)
-        missing = [name for name in (TENSORS, CONFIG, TOKENIZER) if not (path / name).is_file()]
-        if missing:
-            raise LaconicError(
-                f"{path} is no frozen checkpoint ({', '.join(missing)} missing): see `laconic models`"
-            )
+        _check_there(path, CONFIG, TOKENIZER)
         head = _read_head(path / CONFIG)
         config = _read_config(path / CONFIG, head["config"])
-        tensors = _read_tensors(path / TENSORS)
+        _check_there(path, tensors_file(config))
+        tensors = read_tensors(path / tensors_file(config))
         tokenizer_json = (path / TOKENIZER).read_bytes()
         damaged = LaconicError(
             f"{path} is damaged (its content is not what its id says): get a good copy, or export it again"
@@ -171,6 +173,14 @@ class FrozenCheckpoint:
         card = path / CARD
         loaded.card = card.read_text(errors="replace") if card.is_file() else ""
         return loaded
+
+
+def _check_there(path: Path, *names: str) -> None:
+    missing = [name for name in names if not (path / name).is_file()]
+    if missing:
+        raise LaconicError(
+            f"{path} is no frozen checkpoint ({', '.join(missing)} missing): see `laconic models`"
+        )
 
 
 def _read_head(path: Path) -> dict[str, Any]:
@@ -201,8 +211,8 @@ def _read_config(path: Path, values: dict[str, Any]) -> Config:
         shape = NgramConfig
         if values["kind"] != NgramConfig.kind:
             raise LaconicError(
-                f"{path} is of kind {values['kind']!r}, this laconic reads transformers and {NgramConfig.kind}: "
-                "install the laconic that made it"
+                f"{path} is of kind {values['kind']!r}, this laconic reads transformers and "
+                f"{NgramConfig.kind}: install the laconic that made it"
             )
     known = {field.name for field in fields(shape)}
     if set(values) != known:
@@ -215,15 +225,3 @@ def _read_config(path: Path, values: dict[str, Any]) -> Config:
     if faults:
         raise LaconicError(f"{path}: {'; '.join(faults)}")
     return config
-
-
-def _read_tensors(path: Path) -> dict[str, Array]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
-
-    try:
-        return load_file(path)
-    except (SafetensorError, ValueError, KeyError, AttributeError) as error:
-        raise LaconicError(
-            f"{path} is damaged ({error}): get a good copy of the checkpoint, or export it again"
-        ) from None

@@ -152,8 +152,8 @@ def tensor_specs(config: FrozenConfig) -> dict[str, TensorSpec]:
 def check_tensors(config: FrozenConfig | NgramConfig, tensors: dict[str, Array]) -> None:
     """Refuse what the kind of checkpoint does not list, or what could overflow.
 
-    A transformer's limits prove the bounds: an accumulator is at most 127 * 127 * 4096 < 2^26, a row's scale at
-    most 2^24, so their product is below 2^50, its quotient by 2^16 below 2^34, and that times a multiplier
+    A transformer's limits prove the bounds: an accumulator is at most 127 * 127 * 4096 < 2^26, a row's scale
+    at most 2^24, so their product is below 2^50, its quotient by 2^16 below 2^34, and that times a multiplier
     below 2^52: everything stays exact in int64, and in float64.
 
     Raises:
@@ -181,6 +181,14 @@ def check_tensors(config: FrozenConfig | NgramConfig, tensors: dict[str, Array])
     if ngram:
         check_ngram(config, tensors)
     _check_token_bytes(config.vocab_size, tensors["token_bytes"], tensors["token_ends"])
+
+
+def token_tensors(token_bytes: list[bytes]) -> dict[str, Array]:
+    """The tensors that say which bytes each token stands for."""
+    return {
+        "token_bytes": np.frombuffer(b"".join(token_bytes), dtype=np.uint8).copy(),
+        "token_ends": np.cumsum([len(token) for token in token_bytes]).astype(np.int32),
+    }
 
 
 def _check_token_bytes(vocab_size: int, joined: Array, ends: Array) -> None:

@@ -3,9 +3,9 @@
 The trie's nodes are n-grams, numbered breadth first: 0 to V - 1 are the tokens themselves, then come the
 continuations of node 0 in the order of their tokens, those of node 1, and so on.
 
-    ngram.values  uint8 [N]       bits 0-6: what the node adds to its last token's logit, in units of 2^-2 bits;
-                                  bit 7: the node has continuations
-    ngram.tokens  uint16 [N - V]  bits 0-14: the last token of node V + i; bit 15: it is the last continuation
+    ngram.values  uint8 [N]       bits 0-6: what the node adds to its last token's logit, in quarters of a
+                                  bit; bit 7: the node has continuations
+    ngram.tokens  uint16 [N - V]  bits 0-14: the last token of node V + i; bit 15: the last continuation
 """
 
 from dataclasses import dataclass
@@ -113,15 +113,16 @@ def check_ngram(config: NgramConfig, tensors: dict[str, Array]) -> None:
     continued = np.flatnonzero(values & CONTINUED)
     if len(continued) != int(last.sum()) or (len(tokens) and not last[-1]):
         raise LaconicError(
-            f"tensor ngram.tokens has {last.sum()} groups of continuations, ngram.values asks for {len(continued)}"
+            f"tensor ngram.tokens has {last.sum()} groups of continuations, ngram.values asks for "
+            f"{len(continued)}"
         )
     if np.any((np.diff(numbers.astype(np.int64)) <= 0) & ~last[:-1]):
         raise LaconicError("tensor ngram.tokens: the continuations of an n-gram must be in ascending order")
     begins = unfold(config, tensors).begins
     if np.any(begins[continued] <= continued):
         raise LaconicError("tensor ngram.values: an n-gram must come before its continuations")
-    begin, end, depth = 0, vocab, 1
+    end, depth = vocab, 1
     while end < len(values):
-        begin, end, depth = end, int(begins[end]), depth + 1
+        end, depth = int(begins[end]), depth + 1
     if depth > config.order:
         raise LaconicError(f"the n-grams reach {depth} tokens, the order is {config.order}")

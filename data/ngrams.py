@@ -1,12 +1,9 @@
 """n-grams of a token shard, counted out of core: sorted runs of keys on disk, merged range by range.
 
-Orders are counted one after the other. An n-gram is the number of the n-gram without its last token, among those
-of the order below, and that token: a key of 64 bits whatever the order. Of each order only n-grams that occur
-often enough are kept, and only those are extended: what occurs often consists of what does. No n-gram spans the
-begin of a document.
-
-Memory: CHUNK positions, or keys, at a time, some 60 bytes each, and what MOST n-grams of two orders take, 28 bytes
-each. All else is in files, which are mapped.
+Orders are counted one after the other. An n-gram is the number of the n-gram without its last token, among
+those of the order below, and that token: a key of 64 bits whatever the order. Of each order only n-grams that
+occur often enough are kept, and only those are extended: what occurs often consists of what does. No n-gram
+spans the begin of a document.
 """
 
 import json
@@ -116,13 +113,14 @@ def _opened(folder: Path, number: int, entry: dict[str, Any]) -> Order:
         ]
     except (OSError, ValueError):
         raise LaconicError(f"{folder} is damaged: remove it and count again") from None
-    return Order(*arrays, entry["left_out"], entry["least"])
+    parents, tokens, suffixes, counts, followed = arrays
+    return Order(parents, tokens, suffixes, counts, followed, entry["left_out"], entry["least"])
 
 
 class _Counter:
     """Counts one order after the other.
 
-    `nodes` is, of each position of the shard, the number of the n-gram of the last order that ends there, or -1.
+    `nodes` is, of each position of the shard, the number of the last order's n-gram that ends there, or -1.
     """
 
     def __init__(self, shard: TokenShard, folder: Path, chunk: int, most: int) -> None:
@@ -229,8 +227,8 @@ def _summed(keys: Int64, counts: Int64) -> tuple[Int64, Int64]:
 def _merge(runs: list[NDArray], chunk: int) -> Iterator[tuple[Int64, Int64]]:
     """Runs [2, n] of keys and counts as one, in pieces of at most `chunk` keys.
 
-    Every step-th key of each run is a sample. Between two samples that have len(runs) others between them, each
-    run has less than a step beyond those: 2 * len(runs) steps in all.
+    Every step-th key of each run is a sample. Between two samples that have len(runs) others between them,
+    each run has less than a step beyond those: 2 * len(runs) steps in all.
     """
     if not runs:
         return
@@ -280,8 +278,8 @@ class _Merged:
         while (left := int(self.times[min(least, COUNTED) :].sum())) > most:
             if least >= COUNTED:
                 raise LaconicError(
-                    f"{left:,} n-grams of {self._number} tokens occur {COUNTED} times or more, held are at most "
-                    f"{most:,}: give a smaller ngram.order, or less text"
+                    f"{left:,} n-grams of {self._number} tokens occur {COUNTED} times or more, held are at "
+                    f"most {most:,}: give a smaller ngram.order, or less text"
                 )
             least += 1
         keys, counts = list[Int64](), list[Int64]()

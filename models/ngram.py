@@ -1,41 +1,48 @@
-"""Interpolated modified Kneser-Ney over the n-grams that are worth their place, and its conversion to integers.
+"""Interpolated modified Kneser-Ney over the n-grams that are worth their place, and from it to integers.
 
 p(w | h) = max(0, C(hw) - D) / C(h.) + g(h) p(w | h'), where h' is h without its first token, and D depends on
-whether C(hw) is 1, 2 or more (Chen and Goodman 1998). For the longest n-grams C counts occurrences; for shorter ones
-an n-gram that is kept counts once in its suffix, and one that is not as often as it occurs, so that what the longer
-n-grams no longer say is left to the shorter ones (Siivola, Hirsimaki and Virpioja 2007).
+whether C(hw) is 1, 2 or more (Chen and Goodman 1998). For the longest n-grams C counts occurrences; for
+shorter ones an n-gram that is kept counts once in its suffix, and one that is not as often as it occurs: what
+the longer n-grams no longer say is left to the shorter ones (Siivola, Hirsimaki and Virpioja 2007).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coder.errors import LaconicError
-from ..coder.ngram import CONTINUED, LAST, NODE_BYTES, VALUE_BITS, VALUE_MAX, NgramConfig
+from ..coder.ngram import CONTINUED, LAST, VALUE_BITS, VALUE_MAX, NgramConfig
 
 Float = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
+Index = NDArray[np.signedinteger[Any]]
 
 MOST_BITS = VALUE_MAX / 2**VALUE_BITS  # that a node can add
 
 
 class Counts(Protocol):
-    """The n-grams of one order: see `data/ngrams.py`."""
+    """The n-grams of one order: `data/ngrams.py` says what these are."""
 
-    parents: NDArray[np.int32]
-    tokens: NDArray[np.int32]
-    suffixes: NDArray[np.int32]
-    counts: Int64
-    followed: Int64
-    left_out: list[int]
+    @property
+    def parents(self) -> NDArray[np.int32]: ...
+    @property
+    def tokens(self) -> NDArray[np.int32]: ...
+    @property
+    def suffixes(self) -> NDArray[np.int32]: ...
+    @property
+    def counts(self) -> Int64: ...
+    @property
+    def followed(self) -> Int64: ...
+    @property
+    def left_out(self) -> list[int]: ...
 
 
 def discounts(counts: Int64, left_out: Sequence[int]) -> Float:
-    """What is taken from a count of 0, 1, 2, and of 3 or more, from the numbers of n-grams with counts 1 to 4.
+    """What is taken from a count of 0, 1, 2, and of 3 or more, by the numbers of n-grams with counts 1 to 4.
 
     Where the numbers give nothing usable, as with very little text, a half of 1 and 3/4 of more.
     """
@@ -55,7 +62,8 @@ def _discounted(counts: Int64, discount: Float) -> Float:
 
 
 def _sum_by(index: NDArray[Any], values: NDArray[Any], size: int) -> Float:
-    return np.bincount(index, weights=values, minlength=size)
+    sums: Float = np.bincount(index, weights=values, minlength=size)
+    return sums
 
 
 def _unigrams(counts: Int64) -> Float:
@@ -65,34 +73,34 @@ def _unigrams(counts: Int64) -> Float:
 
 
 def worth(orders: Sequence[Counts]) -> list[NDArray[np.float32]]:
-    """Bits of the training text that each n-gram of two tokens and more saves, or one that cannot be without it.
+    """Bits of the training text that each n-gram saves, or one that cannot be without it; tokens: infinite.
 
-    The saving is that over its suffix in its context, estimated with plain counts, for what is left of its
-    count. An n-gram cannot be without its parent, nor without its suffix.
+    The saving is that over its suffix, estimated with plain counts, for what is left of its count. An n-gram
+    cannot be without its parent, nor without its suffix.
     """
-    lower, gains = _unigrams(orders[0].counts), list[NDArray[np.float32]]()
-    for below, these in zip(orders, orders[1:], strict=False):
+    lower = _unigrams(orders[0].counts)
+    gains = [np.full(len(lower), np.inf, dtype=np.float32)]
+    for below, these in pairwise(orders):
         left = _discounted(these.counts, discounts(these.counts, these.left_out))
         followed = np.maximum(below.followed, 1)
         rest = 1 - _sum_by(these.parents, left, len(followed)) / followed
-        backed_off = rest[these.parents] * lower[these.suffixes]
-        lower = left / followed[these.parents] + backed_off
-        gains.append((left * np.log2(lower / backed_off)).astype(np.float32))
-    for number in range(len(gains) - 1, 0, -1):
-        np.maximum.at(gains[number - 1], orders[number + 1].parents, gains[number])
-        np.maximum.at(gains[number - 1], orders[number + 1].suffixes, gains[number])
+        before = lower[these.suffixes]
+        lower = left / followed[these.parents] + rest[these.parents] * before
+        gains.append((left * np.log2(lower / before)).astype(np.float32))
+    for number in range(len(gains) - 1, 1, -1):
+        np.maximum.at(gains[number - 1], orders[number].parents, gains[number])
+        np.maximum.at(gains[number - 1], orders[number].suffixes, gains[number])
     return gains
 
 
-def select(orders: Sequence[Counts], most: int) -> list[Bool]:
-    """Which n-grams of each order are kept: all tokens, and of the longer ones the `most` that save most."""
-    gains = worth(orders)
-    everything = np.concatenate([np.zeros(0, dtype=np.float32), *gains])
+def select(gains: Sequence[NDArray[np.float32]], most: int) -> list[Bool]:
+    """Which n-grams of each order are kept: those that save most, `most` beside the tokens, or all."""
+    longer = np.concatenate([np.zeros(0, dtype=np.float32), *gains[1:]])
     least = -np.inf
-    if len(everything) > most:
-        place = len(everything) - most - 1  # of the best that is not kept; its equals are not kept either
-        least = np.partition(everything, place)[place]
-    return [np.ones(len(orders[0].counts), dtype=bool), *(gain > least for gain in gains)]
+    if len(longer) > most:
+        place = len(longer) - most - 1  # of the best that is not kept; its equals are not kept either
+        least = np.partition(longer, place)[place]
+    return [gain > least for gain in gains]
 
 
 @dataclass(frozen=True)
@@ -100,15 +108,15 @@ class Estimate:
     """The model in float64: of each order, the n-grams that are kept.
 
     Attributes:
-        parents, suffixes: int64 [n], places in the order below.
-        tokens: int64 [n].
+        parents, suffixes: [n], places in the order below.
+        tokens: int32 [n].
         probability: float64 [n], p(w | h).
         rest: float64 [n], g of the n-gram as a context.
     """
 
-    parents: Int64
-    suffixes: Int64
-    tokens: Int64
+    parents: Index
+    suffixes: Index
+    tokens: Index
     probability: Float
     rest: Float
 
@@ -117,23 +125,26 @@ def estimate(orders: Sequence[Counts], kept: Sequence[Bool]) -> list[Estimate]:
     """Kneser-Ney over the n-grams of `kept`, which has the parent and the suffix of all that it has."""
     counts = _modified(orders, kept)
     places = [np.cumsum(mask) - 1 for mask in kept]
-    found: list[Estimate] = []
-    lower = _unigrams(counts[0])
-    for number, (these, mask) in enumerate(zip(orders, kept, strict=True)):
+    first, size = orders[0], len(counts[0])
+    found = [Estimate(first.parents, first.suffixes, first.tokens, _unigrams(counts[0]), np.ones(size))]
+    for number in range(1, len(orders)):
+        below, these, mask = orders[number - 1], orders[number], kept[number]
         parents, suffixes = these.parents[mask], these.suffixes[mask]
-        if number:
-            below = orders[number - 1]
-            left = _discounted(counts[number], discounts(counts[number], these.left_out))[mask]
-            # What follows a context, as far as longer n-grams do not say it; what is left out among it.
-            said = _sum_by(these.parents, these.counts - counts[number], len(below.counts))
-            total = (below.followed - said)[parents]
-            rest = np.ones(len(below.counts))
-            rest[parents] -= (_sum_by(parents, left, len(below.counts))[parents]) / total
-            found[-1].rest[:] = rest[kept[number - 1]]
-            parents, suffixes = places[number - 1][parents], places[number - 1][suffixes]
-            lower = left / total + found[-1].rest[parents] * lower[suffixes]
+        left = _discounted(counts[number], discounts(counts[number], these.left_out))[mask]
+        # What follows each context, as far as longer n-grams do not say it; what is left out is among it.
+        said = _sum_by(these.parents, these.counts - counts[number], len(below.counts))
+        total = below.followed - said
+        rest = 1 - _sum_by(parents, left, len(total)) / np.maximum(total, 1)
+        found[-1].rest[:] = rest[kept[number - 1]]
+        backed_off = rest[parents] * found[-1].probability[places[number - 1][suffixes]]
         found.append(
-            Estimate(parents, suffixes, these.tokens[mask].astype(np.int64), lower, np.ones(len(lower)))
+            Estimate(
+                places[number - 1][parents],
+                places[number - 1][suffixes],
+                these.tokens[mask],
+                left / total[parents] + backed_off,
+                np.ones(len(left)),
+            )
         )
     return found
 
@@ -166,9 +177,7 @@ def quantise(found: Sequence[Estimate]) -> list[NDArray[np.uint8]]:
     return [each.astype(np.uint8) for each in added]
 
 
-def freeze(
-    found: Sequence[Estimate], vocab_size: int
-) -> tuple[NgramConfig, dict[str, NDArray[Any]]]:
+def freeze(found: Sequence[Estimate], vocab_size: int) -> tuple[NgramConfig, dict[str, NDArray[Any]]]:
     """The trie (coder/ngram.py); an n-gram that adds nothing and is no context of others is left out."""
     added = quantise(found)
     continued = [np.zeros(len(each), dtype=bool) for each in added]

@@ -1,5 +1,8 @@
 """An n-gram model compiled: the same integers as its reference, on one core."""
 
+# numba's integers are no Python ints:
+# pyright: reportArgumentType=false
+
 from typing import Any
 
 import numpy as np

@@ -9,9 +9,10 @@ import pytest
 from graphs import random_checkpoint, random_config
 from safetensors.numpy import load_file, save_file
 
-from laconic.coder.checkpoint import CONFIG, TENSORS, FrozenCheckpoint, _canonical
+from laconic.coder.checkpoint import CONFIG, FrozenCheckpoint, _canonical
 from laconic.coder.errors import LaconicError
 from laconic.coder.graph import FrozenConfig, tensor_specs
+from laconic.coder.tensorfile import PLAIN
 
 SHAPES = {
     "rotary, untied": random_config(tied=False),
@@ -25,7 +26,7 @@ def test_every_tensor_one_beyond_its_bounds(tmp_path, shape, name):
     config = SHAPES[shape]
     spec = tensor_specs(config)[name]
     random_checkpoint(config).save(tmp_path / "frozen")
-    path = tmp_path / "frozen" / TENSORS
+    path = tmp_path / "frozen" / PLAIN
     sound, refused = load_file(path), 0
     kind = np.iinfo(spec.dtype)
     for value in (spec.low - 1, spec.high + 1):
