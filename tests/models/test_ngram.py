@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -48,12 +49,9 @@ class Plain:
         ]
         self.counts = [*raw[:-1], raw[-1]]
         for n in range(ORDER - 1):  # how many tokens stand before, and how often none does
-            self.counts[n] = Counter(
-                {
-                    g: sum(k[1:] == g for k in raw[n + 1]) + sum(t[: n + 1] == list(g) for t in texts)
-                    for g in raw[n]
-                }
-            )
+            first = Counter(tuple(text[: n + 1]) for text in texts)
+            before = Counter(longer[1:] for longer in raw[n + 1])
+            self.counts[n] = {ngram: before[ngram] + first[ngram] for ngram in raw[n]}
         self.discounts = [discounts(np.array(list(c.values())), [0] * 4) for c in self.counts]
         self.following = [defaultdict(dict) for _ in range(ORDER)]
         for n, table in enumerate(self.counts):
@@ -83,7 +81,7 @@ def probabilities(found, context):
 
     def of(context, token):
         if (*context, token) in table:
-            return table[*context, token]
+            return table[(*context, token)]
         return rests.get(context, 1.0) * of(context[1:], token)
 
     return [of(context, token) for token in range(VOCAB)]
@@ -167,7 +165,11 @@ def test_integers_follow_the_estimate(tmp_path, most):
 def test_what_adds_nothing_is_left_out(tmp_path):
     orders = counts_of(documents(4), tmp_path)
     found = estimate(orders, select(worth(orders), 1 << 30))
-    _, tensors = freeze(found, VOCAB)
-    values = tensors["ngram.values"][VOCAB:]
-    assert len(values) < sum(len(these.tokens) for these in found[1:])
-    assert (values > 0).all()
+    below, these = found[-2:]
+    backed_off = below.rest[these.parents] * below.probability[these.suffixes]
+    probability = np.where(these.tokens > 1, these.probability, backed_off)
+    _, tensors = freeze([*found[:-1], replace(these, probability=probability)], VOCAB)
+    sizes = [len(each.tokens) for each in found]
+    assert len(tensors["ngram.values"]) == sum(sizes) - int((these.tokens <= 1).sum()) < sum(sizes)
+    _, tensors = freeze([*found[:-1], replace(these, probability=backed_off)], VOCAB)
+    assert len(tensors["ngram.values"]) == sum(sizes[:-1])
