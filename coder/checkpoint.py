@@ -24,11 +24,14 @@ import numpy as np
 from .errors import LaconicError
 from .fixedpoint import Array
 from .graph import PRIOR_TENSORS, FrozenConfig, check_tensors
+from .ngram import NgramConfig
 from .tensorfile import read_tensors, write_tensors
 from .tokenizer import ByteTokenizer
 
 if TYPE_CHECKING:
     from .mixing.prior import Prior
+
+Config = FrozenConfig | NgramConfig
 
 TENSORS, CONFIG, TOKENIZER, CARD = "model.lacw", "config.json", "tokenizer.json", "card.md"
 
@@ -37,7 +40,7 @@ def _canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
-def content_id(config: FrozenConfig, tensors: dict[str, Array]) -> bytes:
+def content_id(config: Config, tensors: dict[str, Array]) -> bytes:
     """SHA-256 over the shape and every tensor in order of name: dtype, shape, little-endian bytes."""
     digest = hashlib.sha256(_canonical(asdict(config)))
     for name in sorted(tensors):
@@ -53,7 +56,7 @@ def content_id(config: FrozenConfig, tensors: dict[str, Array]) -> bytes:
 class FrozenCheckpoint:
     """Integers that predict, and the bytes of each token."""
 
-    config: FrozenConfig
+    config: Config
     tensors: dict[str, Array]
     tokenizer_json: str
     summary: dict[str, Any]  # how it was trained: JSON values, not part of the id
@@ -67,6 +70,12 @@ class FrozenCheckpoint:
     def id(self) -> bytes:
         """32 bytes; files name the first 8."""
         return content_id(self.config, self.tensors)
+
+    @property
+    def transformer(self) -> FrozenConfig:
+        """The shape of a transformer, for what evaluates nothing else."""
+        assert isinstance(self.config, FrozenConfig)
+        return self.config
 
     @cached_property
     def token_bytes(self) -> list[bytes]:
@@ -100,7 +109,8 @@ class FrozenCheckpoint:
         """Bytes on disk of all that coding needs (the card is left out)."""
         if self.path is None:
             raise LaconicError("this checkpoint has not been saved yet: call save(folder) first")
-        return sum((self.path / name).stat().st_size for name in (TENSORS, CONFIG, TOKENIZER))
+        names = (TENSORS, CONFIG, TOKENIZER)
+        return sum((self.path / name).stat().st_size for name in names)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the folder beside its final place and rename it; an existing folder is an error."""
@@ -184,14 +194,23 @@ def _read_head(path: Path) -> dict[str, Any]:
     return head
 
 
-def _read_config(path: Path, values: dict[str, Any]) -> FrozenConfig:
-    known = {field.name: field.type for field in fields(FrozenConfig)}
-    if set(values) != set(known):
-        odd = sorted(set(values) ^ set(known))
+def _read_config(path: Path, values: dict[str, Any]) -> Config:
+    """Of a kind that is named; a transformer's is not."""
+    shape = FrozenConfig
+    if "kind" in values:
+        shape = NgramConfig
+        if values["kind"] != NgramConfig.kind:
+            raise LaconicError(
+                f"{path} is of kind {values['kind']!r}, this laconic reads transformers and "
+                f"{NgramConfig.kind}: install the laconic that made it"
+            )
+    known = {field.name for field in fields(shape)}
+    if set(values) != known:
+        odd = sorted(set(values) ^ known)
         raise LaconicError(
             f"{path}: the shape's keys {odd} are unknown or missing; export the checkpoint again"
         )
-    config = FrozenConfig(**values)
+    config = shape(**values)
     faults = config.problems()
     if faults:
         raise LaconicError(f"{path}: {'; '.join(faults)}")

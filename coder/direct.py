@@ -1,7 +1,7 @@
 """Method MODEL: the engine's prediction alone, each token an interval of the range coder."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ from .segment import MODEL, DamageError, Segment
 
 if TYPE_CHECKING:
     from .engine import Engine
-    from .engines.numba_engine import NumbaEngine
 
 Int64 = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -112,8 +111,8 @@ def _decode_steps(
     if engine.name == "numba":
         from . import fused
 
-        numba = cast("NumbaEngine", engine)
-        return fused.decode_direct(numba, state, coder, data, fed, alive, ids, begin, end)
+        if isinstance(engine, fused.NumbaEngine):
+            return fused.decode_direct(engine, state, coder, data, fed, alive, ids, begin, end)
     for step in range(begin, end):
         logits = np.ascontiguousarray(engine.advance(state, fed)[: alive[step], 0])
         if not kernels.decode_tokens(logits, data, coder, fed[:, 0]):

@@ -4,6 +4,7 @@ A tensor's bytes are taken apart by their place in the integer, and each of thes
 by rANS with a table of its own, or by LZMA. Nothing is ever unpickled.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping
 from io import BytesIO
@@ -22,6 +23,7 @@ MAGIC = b"LACW\x01"  # the last byte is the version
 DTYPES = ("uint8", "int8", "uint16", "int32", "int64")
 PLAIN, RANS, LZMA = range(3)  # how a plane is stored
 MAX_TENSORS, MAX_NAME, MAX_DIMENSIONS = 1 << 12, 256, 4
+DIGEST = 8  # bytes
 MAX_BYTES = 1 << 28  # of all tensors of a file
 
 Plane = npt.NDArray[np.uint8]
@@ -43,7 +45,12 @@ def pack_tensors(tensors: Mapping[str, Array]) -> bytes:
         for plane in _planes(tensor):
             method, payload = _smallest(plane)
             parts += [bytes([method]), pack_varint(len(payload)), payload]
-    return b"".join(parts)
+    content = b"".join(parts)
+    return content + _digest(content)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST).digest()
 
 
 def _planes(tensor: Array) -> Array:
@@ -80,7 +87,10 @@ def unpack_tensors(data: bytes) -> dict[str, Array]:
     Raises:
         DamageError: no writer writes this.
     """
-    source = Source(BytesIO(data))
+    content = data[:-DIGEST]
+    if _digest(content) != data[len(content) :]:
+        raise DamageError("it is not what its digest says")
+    source = Source(BytesIO(content))
     if source.exactly(len(MAGIC)) != MAGIC:
         raise DamageError("it does not begin as this version of the format does")
     tensors: dict[str, Array] = {}
@@ -99,8 +109,8 @@ def unpack_tensors(data: bytes) -> dict[str, Array]:
         planes = [_read_plane(source, count) for _ in range(dtype.itemsize)]
         little = np.stack(planes, axis=1).reshape(-1).view(dtype.newbyteorder("<"))
         tensors[name] = little.astype(dtype).reshape(shape)
-    if source.position != len(data):
-        raise DamageError(f"{len(data) - source.position} bytes follow the last tensor")
+    if source.position != len(content):
+        raise DamageError(f"{len(content) - source.position} bytes follow the last tensor")
     return tensors
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..coder import fixedpoint as fp
-from ..coder.graph import FrozenConfig
+from ..coder.graph import FrozenConfig, token_tensors
 from .attention import Attention
 from .quantise import QuantLinear
 from .rounding import levels_of, round_rows
@@ -177,6 +177,5 @@ def freeze(
         tensors["rotary.cosine"] = np.rint(np.cos(angles) * (1 << fp.ROTARY_BITS)).astype(np.int32)
         turns = model.layers[0].attention.turns.cpu().numpy()
         tensors["rotary.turns"] = turns.astype(np.int32)
-    tensors["token_bytes"] = np.frombuffer(b"".join(token_bytes), dtype=np.uint8).copy()
-    tensors["token_ends"] = np.cumsum([len(b) for b in token_bytes]).astype(np.int32)
+    tensors |= token_tensors(token_bytes)
     return model.config.frozen(model.vocab_size), tensors

@@ -59,7 +59,7 @@ def test_damaged(shipped, tmp_path, capsys):
     rows, notes = models(capsys)
     assert [row[:2] for row in rows] == [("flipped", "damaged"), ("short", "damaged"), ("default", "sound")]
     assert notes[0].startswith(
-        f"damaged: {flipped} is damaged (its content is not what its id says): get a good"
+        f"damaged: {flipped}/model.lacw is damaged, or of another version: get a good copy"
     )
     assert notes[1].startswith(f"damaged: {cut}/model.lacw is damaged, or")
     assert len(notes) == 2

@@ -1,4 +1,5 @@
 import contextlib
+import hashlib
 
 import numpy as np
 import pytest
@@ -56,31 +57,45 @@ def test_weights_take_little_more_than_their_entropy():
     assert bound < len(pack_tensors({"q": q})) < 1.005 * bound + 100
 
 
-def test_a_cut_is_damage_and_a_flip_is_that_or_other_values():
+def signed(content):
+    return content + hashlib.blake2b(content, digest_size=8).digest()
+
+
+def test_every_cut_and_every_flip_is_noticed():
     blob = pack_tensors({k: v for k, v in tensors().items() if v.nbytes < 5000})
+    random = np.random.default_rng(0)
     for end in range(0, len(blob), 7):
         with pytest.raises(DamageError):
             unpack_tensors(blob[:end])
-    with pytest.raises(DamageError):
-        unpack_tensors(blob + b"\0")
+        damaged = bytearray(blob)
+        damaged[end] ^= 1 << int(random.integers(8))
+        with pytest.raises(DamageError):
+            unpack_tensors(bytes(damaged))
+    for wrong in (blob + b"\0", signed(blob[:-8] + b"\0")):
+        with pytest.raises(DamageError):
+            unpack_tensors(wrong)
+
+
+def test_what_is_damaged_and_signed_is_damage_or_other_values():
+    content = pack_tensors({k: v for k, v in tensors().items() if v.nbytes < 5000})[:-8]
     random = np.random.default_rng(0)
     for _ in range(300):
-        damaged = bytearray(blob)
-        damaged[int(random.integers(len(blob)))] ^= 1 << int(random.integers(8))
+        damaged = bytearray(content)
+        damaged[int(random.integers(len(content)))] ^= 1 << int(random.integers(8))
         with contextlib.suppress(DamageError):  # and nothing else
-            unpack_tensors(bytes(damaged))
+            unpack_tensors(signed(bytes(damaged)))
 
 
 def test_what_claims_too_much_is_refused_before_memory_is_taken():
     head = MAGIC + b"\x01\x01x\x03\x02"  # one tensor x, int32, two dimensions
     huge = b"\x80\x80\x80\x40"  # 2^27
     with pytest.raises(DamageError, match="claim more"):
-        unpack_tensors(head + huge + huge)
+        unpack_tensors(signed(head + huge + huge))
 
 
 def test_a_file_that_is_none_names_the_remedy(tmp_path):
     path = tmp_path / "model.lacw"
-    for content in (b"", b"LACW\x02\x00", b"nonsense" * 10):
+    for content in (b"", signed(b"LACW\x02\x00"), b"nonsense" * 10):
         path.write_bytes(content)
         with pytest.raises(LaconicError, match="get a good copy of the checkpoint, or export it again"):
             read_tensors(path)
