@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from fakes import know_only, predictable
+from fakes import fake_model, know_only, predictable
 
 from laconic.bench import entropy
 from laconic.bench.entropy import PEER, measure_entropy, measure_stream
@@ -46,8 +46,8 @@ def test_one_symbol_has_no_peer():
     assert [result.coder for result in stream.results] == list(ENTROPY)
 
 
-def test_the_command(model, tmp_path, monkeypatch, capsys):
-    know_only(model, tmp_path / "known", monkeypatch)
+def test_the_command(tmp_path, monkeypatch, capsys):
+    know_only(fake_model(), tmp_path / "known", monkeypatch)
     (tmp_path / "a").write_bytes(predictable(2000))
     (tmp_path / "b").write_bytes(predictable(1000, seed=3))
     files, figures = [str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "figures.json"
