@@ -1,6 +1,7 @@
 """laconic: train language models whose purpose is compression, and compress with them.
 
 compress(data, model="default") -> bytes      decompress(blob) -> bytes      open(path, mode, model="default")
+generate(prompt, model="default") -> iterator of bytes
 Compressor(model="default").compress_many(records) -> list of bytes, .decompress_many(blobs) -> list of bytes
 """
 
@@ -12,14 +13,16 @@ from .coder.errors import LaconicError
 if TYPE_CHECKING:
     from .coder.fileobject import open_file as open
     from .coder.files import compress, decompress
+    from .coder.generate import generate
     from .coder.records import Compressor
 
-__all__ = ["Compressor", "LaconicError", "compress", "decompress", "open"]
+__all__ = ["Compressor", "LaconicError", "compress", "decompress", "generate", "open"]
 
 _LAZY = {
     "Compressor": ("coder.records", "Compressor"),
     "compress": ("coder.files", "compress"),
     "decompress": ("coder.files", "decompress"),
+    "generate": ("coder.generate", "generate"),
     "open": ("coder.fileobject", "open_file"),
 }
 

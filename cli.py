@@ -34,6 +34,7 @@ COMMANDS = {
     "test": Command("coder.commands.test", "verify files"),
     "info": Command("coder.commands.info", "describe files without decoding them"),
     "cat": Command("coder.commands.cat", "print a file or a range of its bytes"),
+    "generate": Command("coder.commands.generate", "print what a checkpoint continues a prompt with"),
     "models": Command("coder.commands.models", "list the checkpoints that are here"),
     "selftest": Command("coder.commands.selftest", "check that every engine here gives the same integers"),
     "eval": Command("bench.evaluate", "code length of files under a checkpoint, and where the bits go"),
@@ -43,6 +44,7 @@ COMMANDS = {
     "pretrain": Command("train.commands.pretrain", "stage of train: the teacher or the student from text"),
     "distill": Command("train.commands.distill", "stage of train: the student from the teacher"),
     "export": Command("train.commands.export", "last stage of train: freeze, reload, measure"),
+    "sweep": Command("sweep", "many recipes on one corpus, one table"),
     "quickstart": Command("quickstart", "all of it in minutes, on the standard library's source"),
 }
 EXTRAS = {

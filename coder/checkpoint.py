@@ -1,6 +1,6 @@
 """The frozen checkpoint: a folder of integers, addressed by the SHA-256 of what decoding depends on.
 
-    model.safetensors   integer tensors alone; those of an n-gram model are packed, model.safetensors.xz
+    model.lacw          integer tensors alone, entropy-coded
     config.json         spec version, shape, id, training summary, and a SHA-256 of all that
     tokenizer.json      for encoding only
     card.md             for people
@@ -25,7 +25,7 @@ from .errors import LaconicError
 from .fixedpoint import Array
 from .graph import PRIOR_TENSORS, FrozenConfig, check_tensors
 from .ngram import NgramConfig
-from .tensorfile import PACKED, PLAIN, read_tensors, write_tensors
+from .tensorfile import read_tensors, write_tensors
 from .tokenizer import ByteTokenizer
 
 if TYPE_CHECKING:
@@ -33,12 +33,7 @@ if TYPE_CHECKING:
 
 Config = FrozenConfig | NgramConfig
 
-CONFIG, TOKENIZER, CARD = "config.json", "tokenizer.json", "card.md"
-
-
-def tensors_file(config: Config) -> str:
-    """Where a checkpoint of this shape keeps its tensors."""
-    return PACKED if isinstance(config, NgramConfig) else PLAIN
+TENSORS, CONFIG, TOKENIZER, CARD = "model.lacw", "config.json", "tokenizer.json", "card.md"
 
 
 def _canonical(value: Any) -> bytes:
@@ -114,8 +109,7 @@ class FrozenCheckpoint:
         """Bytes on disk of all that coding needs (the card is left out)."""
         if self.path is None:
             raise LaconicError("this checkpoint has not been saved yet: call save(folder) first")
-        names = (tensors_file(self.config), CONFIG, TOKENIZER)
-        return sum((self.path / name).stat().st_size for name in names)
+        return sum((self.path / name).stat().st_size for name in (TENSORS, CONFIG, TOKENIZER))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the folder beside its final place and rename it; an existing folder is an error."""
@@ -125,7 +119,7 @@ class FrozenCheckpoint:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            write_tensors(partial / tensors_file(self.config), self.tensors)
+            write_tensors(partial / TENSORS, self.tensors)
             head: dict[str, Any] = {
                 "config": asdict(self.config),
                 "id": self.id.hex(),
@@ -153,11 +147,14 @@ class FrozenCheckpoint:
             LaconicError: a file is missing, damaged, of another spec version or out of range.
         """
         path = Path(folder)
-        _check_there(path, CONFIG, TOKENIZER)
+        missing = [name for name in (TENSORS, CONFIG, TOKENIZER) if not (path / name).is_file()]
+        if missing:
+            raise LaconicError(
+                f"{path} is no frozen checkpoint ({', '.join(missing)} missing): see `laconic models`"
+            )
         head = _read_head(path / CONFIG)
         config = _read_config(path / CONFIG, head["config"])
-        _check_there(path, tensors_file(config))
-        tensors = read_tensors(path / tensors_file(config))
+        tensors = read_tensors(path / TENSORS)
         tokenizer_json = (path / TOKENIZER).read_bytes()
         damaged = LaconicError(
             f"{path} is damaged (its content is not what its id says): get a good copy, or export it again"
@@ -173,14 +170,6 @@ class FrozenCheckpoint:
         card = path / CARD
         loaded.card = card.read_text(errors="replace") if card.is_file() else ""
         return loaded
-
-
-def _check_there(path: Path, *names: str) -> None:
-    missing = [name for name in names if not (path / name).is_file()]
-    if missing:
-        raise LaconicError(
-            f"{path} is no frozen checkpoint ({', '.join(missing)} missing): see `laconic models`"
-        )
 
 
 def _read_head(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,6 +36,14 @@ class Engine(Protocol):
         Logits are in units of 2^-10 bits. The first token of a stream is the begin id, V. Where there are
         fewer rows than streams, the first streams go on, and the others are over.
         """
+        ...
+
+
+class BranchingEngine(Engine, Protocol):
+    """An engine whose streams can be continued in several ways, as each of ENGINES is."""
+
+    def select(self, state: Any, streams: Sequence[int]) -> Any:
+        """A new state, whose stream i has seen what stream streams[i] of `state` has."""
         ...
 
 

@@ -9,13 +9,13 @@ from typing import IO, Any, BinaryIO, cast
 
 from . import registry
 from .access import read_layout, read_stored
-from .codec import check_level, encode_segment
-from .container import Segment, Writer, restore
+from .codec import check_entropy, encode_segment
+from .container import Writer, restore
 from .errors import LaconicError
 from .files import SEGMENT_SIZE, Name, Names, PendingFile, check_sizes, extra_model, open_model
-from .mixing.experts import DEFAULT_LEVEL
 from .model import Model
 from .parallel import Check, Lanes, check_threads
+from .segment import Segment
 
 
 class LacReader(io.RawIOBase):
@@ -83,7 +83,8 @@ class LacWriter(io.BufferedIOBase):
         model: Model | None,
         streams: int | None,
         segment_size: int,
-        level: int,
+        level: int | None,
+        entropy: str,
         threads: int,
     ) -> None:
         self.name = os.fspath(pending.path)
@@ -91,7 +92,7 @@ class LacWriter(io.BufferedIOBase):
         self._segment_size = segment_size
         self._buffer = bytearray()
         self._writer = Writer(pending.file, None if model is None else model.prefixes)
-        self._lanes = Lanes(partial(_encode, model, streams, level), threads)
+        self._lanes = Lanes(partial(_encode, model, streams, level, entropy), threads)
         self._failed = False
 
     def writable(self) -> bool:
@@ -153,9 +154,9 @@ class LacWriter(io.BufferedIOBase):
 
 
 def _encode(
-    model: Model | None, streams: int | None, level: int, data: bytes, check: Check
+    model: Model | None, streams: int | None, level: int | None, entropy: str, data: bytes, check: Check
 ) -> tuple[Segment, bytes]:
-    return encode_segment(data, model, streams, lambda part: check(), level), data
+    return encode_segment(data, model, streams, lambda part: check(), level, entropy), data
 
 
 class _TextWriter(io.TextIOWrapper):
@@ -182,7 +183,8 @@ def open_file(
     mode: str = "rb",
     model: Names | Model | None = "default",
     *,
-    level: int = DEFAULT_LEVEL,
+    level: int | None = None,
+    entropy: str = "range",
     engine: str | None = None,
     threads: int | None = None,
     streams: int | None = None,
@@ -197,8 +199,8 @@ def open_file(
     Args:
         mode: "rb", "wb" or "xb", or with "t" for text; "r", "w" and "x" mean bytes. "x" fails on what exists.
         model: to write, the checkpoint to use ("none": no model); to read, one more place to look.
-        level, engine, threads, streams, segment_size: as for `compress`; what is read is decoded one segment
-            at a time.
+        level, entropy, engine, threads, streams, segment_size: as for `compress`; what is read is decoded
+            one segment at a time.
         memory: as for `decompress`.
         encoding, errors, newline: of text, as for the built-in open.
 
@@ -230,6 +232,8 @@ def open_file(
     check_sizes(streams, segment_size)
     lanes = check_threads(threads)
     loaded = open_model(model, engine, threads)
-    check_level(level, loaded)
-    writer = LacWriter(PendingFile(path, force=kind == "w"), loaded, streams, segment_size, level, lanes)
+    check_entropy(entropy, level, loaded, streams)
+    writer = LacWriter(
+        PendingFile(path, force=kind == "w"), loaded, streams, segment_size, level, entropy, lanes
+    )
     return cast(IO[Any], _TextWriter(writer, encoding, errors, newline) if text else writer)

@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from . import registry
-from .container import MAX_SEGMENT, MAX_STREAMS, Segment, Source, Stored, Writer, read_segments, restore
+from .container import Stored, Writer, read_segments, restore
 from .errors import LaconicError
-from .mixing.experts import DEFAULT_LEVEL
 from .parallel import Check, check_threads, in_order, is_idle
 from .progress import Progress
 from .report import Report
+from .segment import MAX_SEGMENT, MAX_STREAMS, Segment, Source
 
 if TYPE_CHECKING:
     from .model import Model
@@ -74,8 +74,9 @@ def compress_stream(
     streams: int | None = None,
     segment_size: int = SEGMENT_SIZE,
     progress: Progress | None = None,
-    level: int = DEFAULT_LEVEL,
+    level: int | None = None,
     threads: int | None = None,
+    entropy: str = "range",
 ) -> Totals:
     """Read to the end, segment by segment, and write a container.
 
@@ -83,18 +84,18 @@ def compress_stream(
         threads: segments in work at the same time (None: as many as cores); the bytes do not depend on it.
 
     Raises:
-        LaconicError: streams, segment_size, level or threads are out of range.
+        LaconicError: streams, segment_size, level or threads are out of range, or do not go with `entropy`.
     """
-    from .codec import check_level, encode_segment
+    from .codec import check_entropy, encode_segment
 
-    check_level(level, model)
+    check_entropy(entropy, level, model, streams)
     check_sizes(streams, segment_size)
     reader, writer = Source(source), Writer(target, None if model is None else model.prefixes)
     shown = progress or Progress("", None, False)
 
     def encode(data: bytes, check: Check) -> tuple[Segment, bytes]:
         report = checked(check, shown.segment(len(data), len(data)))
-        segment = encode_segment(data, model, streams, report, level)
+        segment = encode_segment(data, model, streams, report, level, entropy)
         report(1.0)
         return segment, data
 
@@ -158,7 +159,8 @@ def compress(
     data: bytes | bytearray | memoryview,
     model: "Names | Model | None" = "default",
     *,
-    level: int = DEFAULT_LEVEL,
+    level: int | None = None,
+    entropy: str = "range",
     engine: str | None = None,
     threads: int | None = None,
     streams: int | None = None,
@@ -169,7 +171,10 @@ def compress(
     Args:
         model: a checkpoint's name, path or id, several of one vocabulary, or what `open_model` returned; None
             or "none" for no model.
-        level: 1 for the model alone, 2 (fast) to 9 (small) for more and more experts around it.
+        level: 1 for the model alone, 2 (fast) to 9 (small) for more and more experts around it (None: 6).
+        entropy: "range", what the levels are of; or "huffman", "rans", "tans": the checkpoint's tokens, or
+            bytes where there is none, by tables that are sent, and raw where that is smaller. "rans" also
+            takes level 1, the model's predictions.
         engine: what evaluates it (None: the fastest); the result is the same.
         threads: segments in work at the same time (None: as many as cores); the result is the same. Each
             takes memory of its own: some 350 MB for 8 MiB at the default level.
@@ -177,12 +182,19 @@ def compress(
         segment_size: bytes a segment; segments are decoded independently of each other.
 
     Raises:
-        LaconicError: there is no such checkpoint or engine, or a number is out of range.
+        LaconicError: there is no such checkpoint, engine or coder, or a number is out of range.
     """
     target = io.BytesIO()
     loaded = open_model(model, engine, threads)
     compress_stream(
-        io.BytesIO(as_bytes(data)), target, loaded, streams, segment_size, level=level, threads=threads
+        io.BytesIO(as_bytes(data)),
+        target,
+        loaded,
+        streams,
+        segment_size,
+        level=level,
+        threads=threads,
+        entropy=entropy,
     )
     return target.getvalue()
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .container import MAX_CHECKPOINTS, PREFIX, DamageError
+from .container import MAX_CHECKPOINTS, PREFIX
 from .errors import LaconicError
+from .segment import DamageError
 
 if TYPE_CHECKING:
     from .checkpoint import FrozenCheckpoint
@@ -67,7 +68,7 @@ class Model:
         if any(self.join(ids) != data for ids, data in zip(many, batch, strict=True)):
             raise LaconicError(
                 "the checkpoint's tokenizer does not give its input back: get a good copy of the "
-                "checkpoint, or choose -m none"
+                "checkpoint, or compress with -m none"
             )
         return many
 

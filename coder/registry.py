@@ -1,9 +1,9 @@
 """Where checkpoints are found: by name, by path, or by the id that a file names.
 
 They lie in the folders that the environment variable LACONIC_CHECKPOINTS lists (separated as in PATH) and in
-the package's `checkpoints` folder. A name means the first folder that is called so, in that order: a folder
-called default takes the place of the shipped one. Searching reads `config.json` alone; only what is chosen is
-loaded and verified, and the others of its id where it is damaged.
+the package's `checkpoints` folder. A name means the first folder that is called so, in that order; where none
+is called default, that means one of those that ship (`ALIASES`). Searching reads `config.json` alone; only
+what is chosen is loaded and verified, and the others of its id where it is damaged.
 """
 
 import json
@@ -14,10 +14,11 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
-from .container import BY_MODEL, PREFIX, UNKNOWN, Segment
+from .container import PREFIX, UNKNOWN
 from .errors import LaconicError
 from .limits import check_memory_limit
 from .parallel import check_threads
+from .segment import BY_MODEL, Segment
 
 if TYPE_CHECKING:
     from .model import Model
@@ -28,6 +29,7 @@ Name = str | os.PathLike[str]
 VARIABLE = "LACONIC_CHECKPOINTS"
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
 DEFAULT = "default"
+ALIASES = {DEFAULT: "english-nano"}  # where no folder is called so: the shipped one that serves most people
 _MIN_ID_DIGITS = 4
 
 
@@ -108,9 +110,10 @@ def find(wanted: Name) -> Listing:
     text = os.fspath(wanted)
     path = Path(text)
     here = [] if isinstance(wanted, Path) or os.sep in text else list(available())
-    for listing in here:
-        if listing.name == text:
-            return _sound_copy(listing, here)
+    for name in (text, ALIASES.get(text)):
+        for listing in here:
+            if listing.name == name:
+                return _sound_copy(listing, here)
     if (path / "config.json").is_file():
         listing = read_listing(path)
         if listing is None:
@@ -129,7 +132,7 @@ def find(wanted: Name) -> Listing:
         else f"there is no checkpoint {text!r}"
     )
     raise LaconicError(
-        f"{what}; here are: {_what_is_here()}. Give a folder, set {VARIABLE}, or choose -m none"
+        f"{what}; here are: {_what_is_here()}. Give a folder, set {VARIABLE}, or compress with -m none"
     )
 
 

@@ -14,92 +14,19 @@ Dimensions: B batch, T tokens, D d_model, H query heads, G key/value heads, K he
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .attention import Attention
 from .config import ModelConfig
-from .quantise import Clip, QuantLinear, fake_quantise_attention, fake_quantise_rows
+from .quantise import Clip, QuantLinear, fake_quantise_rows
 
 NORM_EPSILON = 1e-6
-
-
-def rotary_frequencies(head_dim: int, period: int) -> Tensor:
-    """Whole turns a period, int64 [head_dim / 2]: geometric from about one radian a token down to one."""
-    pairs = head_dim // 2
-    highest = period / (2 * math.pi)
-    exponents = torch.arange(pairs, dtype=torch.float64) / max(1, pairs - 1)
-    return torch.round(highest ** (1 - exponents)).clamp_min(1).to(torch.int64)
 
 
 def rms_norm(x: Tensor) -> Tensor:
     """Rows of unit root mean square."""
     return F.rms_norm(x, (x.shape[-1],), eps=NORM_EPSILON)
-
-
-class Attention(nn.Module):
-    """Causal attention over the last `window` tokens."""
-
-    turns: Tensor  # whole turns a period of each pair; with rotary positions only
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        H, G, K = config.num_heads, config.num_kv_heads, config.head_dim
-        self.qkv = QuantLinear(config.d_model, (H + 2 * G) * K)
-        self.out = QuantLinear(H * K, config.d_model)
-        self.q_clip, self.k_clip, self.v_clip = Clip(), Clip(), Clip()
-        if config.positions == "relative":
-            distances = torch.arange(config.window, dtype=torch.float32)
-            slopes = 2.0 ** -(1 + 7 * torch.arange(H, dtype=torch.float32) / max(1, H - 1))
-            self.bias = nn.Parameter(-slopes[:, None] * distances)  # (H, window), as in ALiBi to begin with
-        else:
-            turns = rotary_frequencies(K, config.rotary_period)
-            self.register_buffer("turns", turns, persistent=False)
-
-    def rotate(self, x_BTHK: Tensor) -> Tensor:
-        """Rotate pairs (i, i + K/2) by the position's angles."""
-        T = x_BTHK.shape[1]
-        positions = torch.arange(T, device=x_BTHK.device) % self.config.rotary_period
-        steps = (positions[:, None] * self.turns) % self.config.rotary_period  # (T, K/2)
-        angles = steps.float() * (2 * math.pi / self.config.rotary_period)
-        cos, sin = angles.cos()[:, None, :], angles.sin()[:, None, :]
-        a, b = x_BTHK.float().chunk(2, dim=-1)
-        return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x_BTHK.dtype)
-
-    def mask(self, T: int, device: torch.device) -> Tensor:
-        """Additive (T, T), or (H, T, T) with relative positions: -inf outside the window."""
-        index = torch.arange(T, device=device)
-        distance = index[:, None] - index[None, :]
-        outside = (distance < 0) | (distance >= self.config.window)
-        if self.config.positions == "relative":
-            bias = self.bias[:, distance.clamp(0, self.config.window - 1)]
-            return bias.masked_fill(outside, -math.inf)
-        return torch.zeros(T, T, device=device).masked_fill(outside, -math.inf)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        H, G, K = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
-        B, T, _ = x_BTD.shape
-        q, k, v = self.qkv(x_BTD).split((H * K, G * K, G * K), dim=-1)
-        q, k, v = q.view(B, T, H, K), k.view(B, T, G, K), v.view(B, T, G, K)
-        if self.config.positions == "rotary":
-            q, k = self.rotate(q), self.rotate(k)
-        q, k, v = self.q_clip(q), self.k_clip(k), self.v_clip(v)
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, heads, T, K)
-        k, v = (t.repeat_interleave(H // G, dim=1) for t in (k, v))
-        mask = self.mask(T, x_BTD.device).to(q.dtype)
-        if self.qkv.quantised:
-            y = self._quantised_attention(q, k, v, mask)
-        else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out(y.transpose(1, 2).reshape(B, T, H * K))
-
-    @staticmethod
-    def _quantised_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + mask
-        weights = torch.exp(scores - scores.detach().amax(dim=-1, keepdim=True))
-        weights = fake_quantise_attention(weights)
-        return (weights @ v) / weights.sum(dim=-1, keepdim=True)
 
 
 class FeedForward(nn.Module):
@@ -183,15 +110,19 @@ class Transformer(nn.Module):
             if isinstance(module, Clip):
                 module.observing = enabled
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        """ids [B, T] in 0..V -> logits [B, T, V] in nats."""
+    def trunk(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """ids [B, T] in 0..V -> (last rows [B, T, D], head [V, D]); the logits are their product."""
         table = fake_quantise_rows(self.embed.weight) if self.quantised else self.embed.weight
         x_BTD = rms_norm(F.embedding(ids_BT, table))
         for block in self.blocks:
             x_BTD = block(x_BTD)
         x_BTD = rms_norm(x_BTD)
-        if self.head is not None:
-            return self.head(x_BTD)
         if self.quantised:
             x_BTD = fake_quantise_rows(x_BTD)
-        return F.linear(x_BTD, table[: self.vocab_size])
+        if self.head is None:
+            return x_BTD, table[: self.vocab_size]
+        return x_BTD, fake_quantise_rows(self.head.weight) if self.quantised else self.head.weight
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """ids [B, T] in 0..V -> logits [B, T, V] in nats."""
+        return F.linear(*self.trunk(ids_BT))

@@ -84,6 +84,9 @@ class FakeEngine:
             logits[np.arange(streams), t, follows(state[:, 0], state[:, 1])] = self.bits * 1024
         return logits
 
+    def select(self, state, streams):
+        return state[list(streams)].copy()
+
 
 def predictable(length, seed=0):
     """Bytes that the fake engine predicts but for every eighth token, and that LZMA cannot shorten much."""

@@ -28,7 +28,14 @@ def test_bytes():
 
 def test_names():
     assert laconic.__version__
-    assert sorted(laconic.__all__) == ["Compressor", "LaconicError", "compress", "decompress", "open"]
+    assert sorted(laconic.__all__) == [
+        "Compressor",
+        "LaconicError",
+        "compress",
+        "decompress",
+        "generate",
+        "open",
+    ]
     with pytest.raises(AttributeError):
         laconic.nonsense  # noqa: B018
 

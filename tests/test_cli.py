@@ -21,7 +21,7 @@ def test_help_lists_every_command(capsys):
     assert "usage:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["compress", "decompress", "test", "info", "cat", "models"])
+@pytest.mark.parametrize("name", ["compress", "decompress", "test", "info", "cat", "generate", "models"])
 def test_help_of_a_command(name, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([name, "--help"])

@@ -151,7 +151,7 @@ def test_wrong_commands_are_found(line):
 
 
 def test_the_readme_names_every_command_that_makes_or_reads_files():
-    for name in ("train", "compress", "decompress", "cat", "info", "models", "bench", "eval"):
+    for name in ("train", "compress", "decompress", "cat", "info", "generate", "models", "bench", "eval"):
         assert f"laconic {name} " in README or f"laconic {name}\n" in README
 
 

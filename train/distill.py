@@ -47,6 +47,7 @@ class DistillationModule(LanguageModule):
         self._teacher = [frozen]  # in a list, so that no checkpoint holds it
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         self._teacher[0].to(self.device)
 
     def terms(
@@ -55,7 +56,7 @@ class DistillationModule(LanguageModule):
         """Name -> (weight, nats a token)."""
         weight, temperature = self.recipe.weight, self.recipe.temperature
         return {
-            "text": (1 - weight, self.code_length(student_logits, targets)),
+            "text": (1 - weight, F.cross_entropy(student_logits.float().flatten(0, 1), targets.flatten())),
             "teacher": (weight, teacher_code_length(student_logits, teacher_logits, temperature)),
         }
 

@@ -42,10 +42,9 @@ def compare(
     float_nats = integer_bits = 0.0
     num_bytes = 0
     seq_len = min(module.training_recipe.seq_len, shard.num_tokens)
-    for inputs, targets in spread_batches(
-        shard, seq_len, 64, math.ceil(sequences / 64), transformer.begin_id
-    ):
-        nats = module.code_length(transformer(torch.from_numpy(inputs)), torch.from_numpy(targets))
+    begin_id, count = transformer.begin_id, math.ceil(sequences / 64)
+    for inputs, targets in spread_batches(shard, seq_len, 64, count, begin_id):
+        nats = module.code_length(torch.from_numpy(inputs), torch.from_numpy(targets))
         float_nats += float(nats) * targets.size
         logits = engine.advance(engine.start(len(inputs)), inputs)
         bits = code_lengths(logits.reshape(targets.size, -1), targets.ravel().astype(np.int32))
@@ -69,8 +68,9 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
     batches = spread_batches(
         training, seq_len, CALIBRATION_SEQUENCES, CALIBRATION_BATCHES, transformer.begin_id
     )
-    largest = calibrate(transformer, [torch.from_numpy(inputs) for inputs, _ in batches])
-    config, tensors = freeze(transformer, tokenizer.token_bytes, largest)
+    calibration = calibrate(transformer, [torch.from_numpy(inputs) for inputs, _ in batches], moments=True)
+    bits = run.recipe.training.weight_bits
+    config, tensors = freeze(transformer, tokenizer.token_bytes, calibration, bits)
     figures = {
         "tokens_seen": module.tokens_seen,
         "training_minutes": round(module.elapsed_seconds / 60, 2),

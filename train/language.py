@@ -9,12 +9,14 @@ from typing import Any, NoReturn
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..coder.errors import LaconicError
 from ..models.config import ModelConfig
 from ..models.freeze import calibrate
+from ..models.loss import slice_of_gradient, sliced_cross_entropy
+from ..models.rounding import levels_of
 from ..models.transformer import Transformer
+from .compiling import SliceWork, compile_step, eagerly
 from .metrics import BitsPerByte
 from .optimizer import build_optimizer, learning_rate_factor
 from .recipe import TrainingRecipe
@@ -45,6 +47,9 @@ class LanguageModule(pl.LightningModule):
             }
         )
         self.transformer = Transformer(model, len(byte_lengths))
+        for block in self.transformer.layers:
+            for linear in (block.attention.qkv, block.attention.out, block.ffn.up, block.ffn.down):
+                linear.levels = levels_of(training.weight_bits)
         self.training_recipe = training
         self.tokenizer_sha256 = tokenizer_sha256
         self.byte_lengths: Tensor
@@ -54,6 +59,7 @@ class LanguageModule(pl.LightningModule):
         self.elapsed_seconds = 0.0
         self.tokens_seen = 0
         self._clock: float | None = None
+        self._slice_work: SliceWork = slice_of_gradient
         self._recent: list[Tensor] = []  # inputs of the last batches, to calibrate on
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -75,6 +81,9 @@ class LanguageModule(pl.LightningModule):
         if self._clock is not None:
             self.elapsed_seconds += now - self._clock
         self._clock = now
+
+    def on_fit_start(self) -> None:
+        self._slice_work = compile_step(self.transformer, self.training_recipe)
 
     def on_train_start(self) -> None:
         self._clock = time.monotonic()
@@ -100,19 +109,21 @@ class LanguageModule(pl.LightningModule):
         progress = self.progress()
         factor = learning_rate_factor(progress, self.training_recipe)
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.training_recipe.learning_rate * factor
+            group["lr"] = group["initial_lr"] * factor
         late = progress >= 1 - self.training_recipe.quantised_share
         if late and self.training_recipe.quantised_share and not self.transformer.quantised and self._recent:
-            calibrate(self.transformer, self._recent)
+            with eagerly():
+                calibrate(self.transformer, self._recent)
             self.transformer.simulate_integers()
 
-    def code_length(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean code length of the targets, in nats a token."""
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+    def code_length(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean code length of the targets [B, T] after the inputs [B, T], in nats a token."""
+        x_BTD, table = self.transformer.trunk(inputs)
+        return sliced_cross_entropy(x_BTD.flatten(0, 1), table, targets.flatten(), self._slice_work)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """(what is minimised, code length in nats a token)."""
-        nats = self.code_length(self(inputs), targets)
+        nats = self.code_length(inputs, targets)
         return nats, nats
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -144,7 +155,8 @@ class LanguageModule(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         inputs, targets = batch
-        nats = self.code_length(self(inputs), targets)
+        with eagerly():
+            nats = self.code_length(inputs, targets)
         self.validation_bits_per_byte.update(nats * targets.numel(), self.byte_lengths[targets])
 
     def on_validation_epoch_end(self) -> None:

@@ -16,7 +16,7 @@ from ..coder.fixedpoint import Array
 from ..coder.graph import PRIOR_SHAPES, token_tensors
 from ..coder.kernels import code_lengths
 from ..coder.ngram import NgramConfig
-from ..coder.tensorfile import pack
+from ..coder.tensorfile import pack_tensors
 from ..data.batches import spread_batches
 from ..data.ngrams import Order, count_ngrams
 from ..data.shards import shard_path
@@ -112,7 +112,7 @@ def fit(
     if limit is None:
         return frozen(everything)
     best = frozen(0)
-    least = len(pack({**fixed, **best[1]}))
+    least = len(pack_tensors({**fixed, **best[1]}))
     if least > limit:
         raise LaconicError(
             f"ngram.max_bytes is too small by {least - limit:,} bytes for the tokens alone: give more, or "
@@ -121,7 +121,7 @@ def fit(
     most = min(everything, int((limit - least) / BYTES_PER_NGRAM))
     for _ in range(TRIALS):
         found = frozen(most)
-        size = len(pack({**fixed, **found[1]}))
+        size = len(pack_tensors({**fixed, **found[1]}))
         if size <= limit:
             best = found
             if most == everything or size >= NEAR * limit:

@@ -1,11 +1,17 @@
-"""Optimisers and the one schedule: shares of a run that is measured in steps or in minutes."""
+"""The optimisers and the one schedule: shares of a run that is measured in steps or in minutes."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .recipe import TrainingRecipe
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a quintic that drives singular values towards 1 (Jordan 2024)
+NEWTON_SCHULZ_STEPS = 5
+MUON_WEIGHT_DECAY = 0.2  # of the recipe's: the matrices' learning rate is some five times AdamW's
 
 
 def learning_rate_factor(progress: float, recipe: TrainingRecipe) -> float:
@@ -15,7 +21,7 @@ def learning_rate_factor(progress: float, recipe: TrainingRecipe) -> float:
         progress: share of the run that is done, 0..1.
 
     Returns:
-        Factor of the recipe's learning rate, from `final_learning_rate` to 1.
+        Factor of the recipe's learning rates, from `final_learning_rate` to 1.
     """
     if progress < recipe.warmup_share:
         return max(0.01, progress / recipe.warmup_share)
@@ -26,20 +32,96 @@ def learning_rate_factor(progress: float, recipe: TrainingRecipe) -> float:
     return floor + (1.0 - floor) * left / recipe.warmdown_share
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices of the blocks decay; embeddings, heads and biases do not."""
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrix, roughly: singular values between 0.7 and 1.2. [N, K] -> [N, K].
+
+    In bfloat16, which the iteration bears (Jordan et al. 2024, "Muon: an optimizer for hidden layers").
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        square = x @ x.T
+        x = a * x + torch.addmm(square, square, square, beta=b, alpha=c) @ x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for the matrices of the blocks and AdamW for the rest, in one optimiser and one state.
+
+    Muon: the momentum of a matrix, made semi-orthogonal, is its step, scaled by sqrt(max(1, N / K)).
+    AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101.
+
+    Groups have `kind` ("muon" or "adamw"), `lr`, `weight_decay` (decoupled), `momentum` (Muon) or `betas`.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], epsilon: float = 1e-8) -> None:
+        super().__init__(groups, {"epsilon": epsilon})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step; parameters without a gradient stay as they are."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            update = self._muon if group["kind"] == "muon" else self._adamw
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    if group["weight_decay"]:
+                        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    update(parameter, parameter.grad, self.state[parameter], group)
+        return loss
+
+    @staticmethod
+    def _muon(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        ahead = gradient.lerp(momentum, group["momentum"])  # Nesterov's
+        scale = math.sqrt(max(1.0, parameter.shape[0] / parameter.shape[1]))
+        parameter.add_(orthogonalised(ahead), alpha=-group["lr"] * scale)
+
+    @staticmethod
+    def _adamw(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if not state:
+            state["step"] = torch.zeros(())
+            state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        beta1, beta2 = group["betas"]
+        state["step"] += 1
+        count = float(state["step"])
+        mean = state["mean"].lerp_(gradient, 1 - beta1)
+        square = state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        deviation = (square / (1 - beta2**count)).sqrt_().add_(group["epsilon"])
+        parameter.addcdiv_(mean, deviation, value=-group["lr"] / (1 - beta1**count))
+
+
+def parameter_groups(module: nn.Module, recipe: TrainingRecipe) -> list[dict[str, Any]]:
+    """Matrices of the blocks decay; embeddings, heads and biases do not, and Muon never takes them.
+
+    `initial_lr` of a group is what `learning_rate_factor` scales.
+    """
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
-        (decayed if ".blocks." in f".{name}" and name.endswith("weight") else plain).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        (matrices if ".blocks." in f".{name}" and name.endswith("weight") else rest).append(parameter)
+    adamw = {"kind": "adamw", "betas": (recipe.beta1, recipe.beta2), "initial_lr": recipe.learning_rate}
+    muon = {"kind": "muon", "momentum": recipe.momentum, "initial_lr": recipe.matrix_learning_rate}
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay, **adamw},
+        {"params": rest, "weight_decay": 0.0, **adamw},
     ]
+    if recipe.optimizer == "muon":
+        groups[0] = {"params": matrices, "weight_decay": recipe.weight_decay * MUON_WEIGHT_DECAY, **muon}
+    for group in groups:
+        group["lr"] = group["initial_lr"]
+    return groups
 
 
 def build_optimizer(module: nn.Module, recipe: TrainingRecipe) -> torch.optim.Optimizer:
-    """AdamW over `parameter_groups` (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
-    groups: Iterable[dict[str, object]] = parameter_groups(module, recipe.weight_decay)
-    betas = (recipe.beta1, recipe.beta2)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=True)
+    """What the recipe names, over `parameter_groups`."""
+    return MuonAdamW(parameter_groups(module, recipe))

@@ -44,18 +44,23 @@ class TrainingRecipe:
     seq_len: int = 256  # tokens a training sequence
     batch_size: int = 32  # sequences a batch
     accumulate: int = 1  # batches a step
-    learning_rate: float = 4e-3
+    optimizer: Literal["muon", "adamw"] = "muon"  # of the blocks' matrices; the rest is AdamW's
+    learning_rate: float = 4e-3  # AdamW's
+    matrix_learning_rate: float = 0.02  # Muon's
     final_learning_rate: float = 0.02  # as a share of learning_rate, reached at the end
     warmup_share: float = 0.01
     warmdown_share: float = 0.7
     weight_decay: float = 0.05
     beta1: float = 0.9
     beta2: float = 0.97
+    momentum: float = 0.95  # Muon's
     clip_norm: float = 1.0
+    weight_bits: int = 8  # of the blocks' matrices when they are frozen, 2 to 8
     quantised_share: float = 0.1  # last part of the run that simulates the integer graph
     patience: int = 0  # validations without progress before the run stops and goes back to its best; 0: never
     validations: int = 8  # a run, the last one at its end
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    compile: bool | None = None  # by torch.compile; null: where it works and the run is long
     threads: int | None = None  # processor cores; all of them where nothing is said
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"  # one device of it
     seed: int = 0
@@ -98,9 +103,12 @@ class Recipe:
             ("training.batch_size", t.batch_size, 1, 65536),
             ("training.accumulate", t.accumulate, 1, 65536),
             ("training.learning_rate", t.learning_rate, 1e-8, 1.0),
+            ("training.matrix_learning_rate", t.matrix_learning_rate, 1e-8, 1.0),
+            ("training.momentum", t.momentum, 0, 0.9999),
             ("training.final_learning_rate", t.final_learning_rate, 0, 1),
             ("training.warmup_share", t.warmup_share, 0, 0.5),
             ("training.warmdown_share", t.warmdown_share, 0, 1),
+            ("training.weight_bits", t.weight_bits, 2, 8),
             ("training.quantised_share", t.quantised_share, 0, 1),
             ("training.clip_norm", t.clip_norm, 1e-6, 1e6),
             ("training.patience", t.patience, 0, 10**6),

@@ -5,8 +5,9 @@ import io
 from typing import BinaryIO
 
 from ..access import Layout, read_header, read_layout
-from ..container import BY_MODEL, METHOD_NAMES, PREFIX, VERSION
+from ..container import PREFIX, VERSION
 from ..registry import available
+from ..segment import AT_LEVELS, BY_MODEL, BY_TABLE, ENTROPY, IN_STREAMS, METHOD_NAMES
 from . import shared
 
 
@@ -26,14 +27,17 @@ def run(args: argparse.Namespace) -> int:
 def describe(file: BinaryIO, layout: Layout) -> str:
     """The lines that `laconic info` prints for a file."""
     methods: dict[str, int] = dict.fromkeys(METHOD_NAMES, 0)
-    tokens, streams, levels = 0, set[int](), set[int]()
+    tokens, streams, levels, coders = 0, set[int](), set[int](), set[str]()
     for entry in layout.entries:
         header, _ = read_header(file, layout, entry)
         methods[METHOD_NAMES[header.method]] += 1
-        if header.profile:
+        if header.method in AT_LEVELS:
             levels.add(header.profile >> 4)
+        if header.method in BY_TABLE:
+            coders.add(ENTROPY[header.profile])
         if header.method in BY_MODEL:
             tokens += header.tokens
+        if header.method in IN_STREAMS:
             streams.add(header.streams)
     used = ", ".join(f"{count:,} {name}" for name, count in methods.items() if count)
     rows = [
@@ -45,9 +49,12 @@ def describe(file: BinaryIO, layout: Layout) -> str:
     ]
     if levels:
         rows.append(("level", ", ".join(str(level) for level in sorted(levels))))
+    if coders:
+        rows.append(("tables for", ", ".join(sorted(coders))))
+    if tokens:
+        rows.append(("tokens", f"{tokens:,}"))
     if streams:
         low, high = min(streams), max(streams)
-        rows.append(("tokens", f"{tokens:,}"))
         rows.append(("streams", f"{high}" if low == high else f"{low} to {high}"))
     if layout.original_length:
         rows.append(("ratio", f"{layout.original_length / layout.size:.3f}"))

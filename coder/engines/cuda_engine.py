@@ -8,7 +8,7 @@ recorded, and those after it are replayed.
 # torch leaves many of its own functions untyped:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from threading import Lock
@@ -46,8 +46,7 @@ class CudaEngine(TorchEngine):
 
     def start(self, num_streams: int) -> CudaState:
         """A state of streams that have seen nothing."""
-        state = super().start(num_streams)
-        return CudaState(**{field.name: getattr(state, field.name) for field in fields(TorchState)})
+        return self._unrecorded(super().start(num_streams))
 
     def advance(self, state: Any, ids: Array) -> Array:
         """Feed ids [S, T]; returns the logits after each, int32 [S, T, V]."""
@@ -60,6 +59,15 @@ class CudaEngine(TorchEngine):
             if state.replay is None:
                 state.replay = self._record(lambda: self.evaluate(state, state.ids))
             return self._to_host(state.replay())
+
+    def select(self, state: Any, streams: Sequence[int]) -> CudaState:
+        """A new state, whose stream i has seen what stream streams[i] of `state` has."""
+        with self._lock, self._on_device():
+            return self._unrecorded(super().select(state, streams))
+
+    @staticmethod
+    def _unrecorded(state: TorchState) -> CudaState:
+        return CudaState(**{field.name: getattr(state, field.name) for field in fields(TorchState)})
 
     def evaluate(self, state: TorchState, ids: Tensor) -> Tensor:
         """Feed int64 ids [S, T] on the device; returns int32 logits [S, T, V] there."""

@@ -1,5 +1,6 @@
 """The frozen graph in numba: the same integers as the reference, on one core, without torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,15 @@ class NumbaEngine:
         ids = np.ascontiguousarray(ids, dtype=np.int32)
         kernels.advance(self.shape, self.weights, state.cache, state.scratch, ids, logits)
         return logits.reshape(*ids.shape, self.vocab_size)
+
+    def select(self, state: Any, streams: Sequence[int]) -> NumbaState:
+        """A new state, whose stream i has seen what stream streams[i] of `state` has."""
+        chosen, old = self.start(len(streams)), state.cache
+        for new, kept in zip(chosen.cache[:3], old[:3], strict=True):
+            by_stream = kept.reshape(*old.begins.shape[:2], -1)
+            new.reshape(self.shape.num_layers, len(streams), -1)[:] = by_stream[:, list(streams)]
+        chosen.cache.counts[:] = old.counts
+        return chosen
 
     def _scratch(self, room: int) -> Scratch:
         s, rows = self.shape, ROWS

@@ -4,6 +4,7 @@ Dimensions: S streams, T tokens fed at once, D width, H query heads, G key heads
 V vocabulary, C cached tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +81,12 @@ class NumpyEngine:
         logits = fp.saturate(logits, fp.LOGIT_LIMIT).astype(np.int32)
         self._note("logits", logits)
         return logits
+
+    def select(self, state: Any, streams: Sequence[int]) -> ReferenceState:
+        """A new state, whose stream i has seen what stream streams[i] of `state` has."""
+        chosen = list(streams)
+        keys, values = ([layer[chosen] for layer in layers] for layers in (state.keys, state.values))
+        return ReferenceState(state.position, keys, values)
 
     def _note(self, name: str, value: Array) -> None:
         if self.trace is not None:

@@ -11,7 +11,7 @@ V vocabulary, C keys that a chunk looks at.
 # torch leaves many of its own functions untyped:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -158,6 +158,14 @@ class TorchEngine:
         fed = torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64))
         with one_thread(), torch.inference_mode():
             return self.evaluate(state, fed).numpy()
+
+    def select(self, state: Any, streams: Sequence[int]) -> TorchState:
+        """A new state, whose stream i has seen what stream streams[i] of `state` has."""
+        chosen = torch.tensor(list(streams), device=self.device)
+        keys, values = (
+            [ring.index_select(0, chosen) for ring in layers] for layers in (state.keys, state.values)
+        )
+        return TorchState(state.position.clone(), keys, values)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:

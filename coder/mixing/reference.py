@@ -26,7 +26,7 @@ from .experts import ORDERS, experts_of
 from .histories import histories
 from .past import Past, Stream, contexts, hashed
 from .state import Shape, fresh
-from .tables import ODDS_LIMIT, log2_table, rate_table, squash_table, stretch_table
+from .tables import ODDS_LIMIT, log2, rate_table, squash_table, stretch_table
 from .tree import TokenTree
 
 Array = npt.NDArray[np.integer]
@@ -34,7 +34,6 @@ CERTAIN = 1 << 22  # probability one in a map
 
 _SQUASH: list[int] = squash_table().tolist()
 _STRETCH: list[int] = stretch_table().tolist()
-_LOG2: list[int] = log2_table().tolist()
 _RATES: list[int] = rate_table().tolist()
 _FOLLOWING: list[int] = histories().following.tolist()
 _KNOWLEDGE: list[int] = histories().weight.tolist()
@@ -125,12 +124,7 @@ class Prediction:
     def odds(self, node: Node) -> int:
         """Log odds of a one: of the weights of the tokens on its side, against the others of the node."""
         low, middle, high = (self.before[token] for token in node[:3])
-        return _bounded((_log2(high - middle) - _log2(middle - low)) >> 2, ODDS_LIMIT)
-
-
-def _log2(x: int) -> int:
-    exponent = x.bit_length() - 1
-    return exponent << 10 | _LOG2[(x << 10 >> exponent) & 1023]
+        return _bounded((log2(high - middle) - log2(middle - low)) >> 2, ODDS_LIMIT)
 
 
 class Situation:

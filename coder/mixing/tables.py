@@ -59,6 +59,12 @@ def log2_table() -> Int16:
     return _frozen(1024 - first, np.int16)  # type: ignore[return-value]
 
 
+def log2(x: int) -> int:
+    """log2 of a whole number x >= 1 by `log2_table`, in units of 2^-10: exact for powers of two."""
+    exponent = x.bit_length() - 1
+    return exponent << 10 | int(log2_table()[(x << 10 >> exponent) & 1023])
+
+
 @cache
 def rate_table() -> Int32:
     """The step of an adaptive probability that has been used n times: 2^17 // (2 n + 3); int32 [1024]."""

@@ -3,14 +3,13 @@ import json
 import numpy as np
 import pytest
 from graphs import random_checkpoint, random_config
-from safetensors.numpy import load_file, save_file
 
-from laconic.coder.checkpoint import CONFIG, TOKENIZER, FrozenCheckpoint
+from laconic.coder.checkpoint import CONFIG, TENSORS, TOKENIZER, FrozenCheckpoint
 from laconic.coder.errors import LaconicError
 from laconic.coder.graph import PRIOR_SHAPES, PRIOR_TENSORS
 from laconic.coder.mixing.prior import LEARNED_COUNT
 from laconic.coder.mixing.state import default_prior
-from laconic.coder.tensorfile import PLAIN
+from laconic.coder.tensorfile import read_tensors, write_tensors
 from laconic.models.tokenizer import train_tokenizer
 
 
@@ -26,7 +25,7 @@ def test_saved_and_loaded_is_the_same(folder):
     assert loaded.config == made.config
     assert loaded.token_bytes == made.token_bytes == [bytes([i]) for i in range(256)]
     assert loaded.summary == {"name": "random"}
-    assert loaded.size_bytes == sum((folder / n).stat().st_size for n in (PLAIN, CONFIG, TOKENIZER))
+    assert loaded.size_bytes == sum((folder / n).stat().st_size for n in (TENSORS, CONFIG, TOKENIZER))
     assert all((loaded.tensors[k] == v).all() for k, v in made.tensors.items())
 
 
@@ -47,7 +46,7 @@ def test_the_id_depends_on_every_tensor_and_on_the_shape_and_on_nothing_else():
     assert renamed.id == made.id
 
 
-@pytest.mark.parametrize("name", [PLAIN, CONFIG, TOKENIZER])
+@pytest.mark.parametrize("name", [TENSORS, CONFIG, TOKENIZER])
 def test_any_flipped_byte_is_noticed(folder, name):
     path = folder / name
     content = path.read_bytes()
@@ -63,7 +62,7 @@ def test_any_flipped_byte_is_noticed(folder, name):
     FrozenCheckpoint.load(folder)
 
 
-@pytest.mark.parametrize("name", [PLAIN, CONFIG, TOKENIZER])
+@pytest.mark.parametrize("name", [TENSORS, CONFIG, TOKENIZER])
 def test_truncated_and_missing_files(folder, name):
     path = folder / name
     path.write_bytes(path.read_bytes()[:-3])
@@ -96,17 +95,17 @@ def test_another_spec_version(folder, spec):
     ],
 )
 def test_tensors_out_of_range_are_refused_with_their_name(folder, name, value, message):
-    tensors = load_file(folder / PLAIN)
+    tensors = read_tensors(folder / TENSORS)
     tensors[name] = value
-    save_file(tensors, folder / PLAIN)
+    write_tensors(folder / TENSORS, tensors)
     with pytest.raises(LaconicError, match=message):
         FrozenCheckpoint.load(folder)
 
 
 def test_tokens_out_of_order_are_refused(folder):
-    tensors = load_file(folder / PLAIN)
+    tensors = read_tensors(folder / TENSORS)
     tensors["token_bytes"][[7, 8]] = tensors["token_bytes"][[8, 7]]
-    save_file(tensors, folder / PLAIN)
+    write_tensors(folder / TENSORS, tensors)
     with pytest.raises(LaconicError, match="ascending order of their bytes"):
         FrozenCheckpoint.load(folder)
 
@@ -138,7 +137,7 @@ def test_a_prior_is_part_of_the_checkpoint_and_of_its_id(tmp_path):
 
 @pytest.mark.parametrize("name", PRIOR_TENSORS)
 def test_a_prior_that_is_incomplete_or_out_of_range_is_refused(folder, name):
-    tensors = load_file(folder / PLAIN) | prior_tensors()
+    tensors = read_tensors(folder / TENSORS) | prior_tensors()
     sound = tensors.pop(name)
     kind, _, low, high = PRIOR_SHAPES[name]
     worse = [sound.astype(np.int64), sound[..., :-1]]
@@ -147,9 +146,7 @@ def test_a_prior_that_is_incomplete_or_out_of_range_is_refused(folder, name):
         beyond.reshape(-1)[-1] = value
         worse.append(beyond)
     for value in (None, *worse):
-        save_file(
-            tensors if value is None else {**tensors, name: np.ascontiguousarray(value)}, folder / PLAIN
-        )
+        write_tensors(folder / TENSORS, tensors if value is None else {**tensors, name: value})
         with pytest.raises(LaconicError, match=f"{name}"):
             FrozenCheckpoint.load(folder)
 
@@ -175,7 +172,7 @@ def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    monkeypatch.setattr("laconic.coder.checkpoint.write_tensors", full)
     with pytest.raises(OSError, match="No space"):
         random_checkpoint(random_config()).save(tmp_path / "frozen")
     assert list(tmp_path.iterdir()) == []

@@ -104,6 +104,28 @@ def test_streams_end(name):
 
 
 @pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("positions", ["rotary", "relative"])
+def test_streams_branch(name, positions):
+    checkpoint = random_checkpoint(random_config(positions=positions))
+    ids, chosen = tokens(checkpoint.config), [2, 0, 0, 1]
+    after = tokens(checkpoint.config, 4, 30, 2)[:, 1:]
+    engine, reference = engine_called(checkpoint, name), NumpyEngine(checkpoint)
+    state = engine.start(3)
+    engine.advance(state, ids[:, :20])
+    branched = engine.select(state, chosen)
+    expected = evaluate(reference, ids, [])[:, 20:]
+    np.testing.assert_array_equal(engine.advance(state, ids[:, 20:]), expected)  # it goes on by itself
+    whole = evaluate(reference, np.concatenate([ids[chosen, :20], after], axis=1), [])
+    np.testing.assert_array_equal(engine.advance(branched, after[:, :1]), whole[:, 20:21])
+    np.testing.assert_array_equal(engine.advance(branched, after[:, 1:]), whole[:, 21:])
+    alone = engine.select(branched, [3])
+    again = np.concatenate([ids[1:2, :20], after[3:], ids[:1, 1:]], axis=1)
+    np.testing.assert_array_equal(
+        engine.advance(alone, ids[:1, 1:]), evaluate(reference, again, [])[:, -ids.shape[1] + 1 :]
+    )
+
+
+@pytest.mark.parametrize("name", ENGINES)
 def test_threads_share_an_engine(name):
     if name == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a GPU")

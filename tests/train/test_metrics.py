@@ -32,9 +32,10 @@ def test_schedule_warms_up_stays_and_falls():
 
 
 def test_every_parameter_is_in_one_group():
+    recipe = TrainingRecipe()
     for changes in SHAPES:
         model = stirred(small(**changes))
-        decayed, plain = (group["params"] for group in parameter_groups(model, 0.1))
+        decayed, plain = (group["params"] for group in parameter_groups(model, recipe))
         assert len(decayed) == 8
         assert {id(p) for p in decayed} | {id(p) for p in plain} == {id(p) for p in model.parameters()}
         assert not {id(p) for p in decayed} & {id(p) for p in plain}

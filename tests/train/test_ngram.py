@@ -12,7 +12,7 @@ from laconic.cli import main
 from laconic.coder.checkpoint import FrozenCheckpoint
 from laconic.coder.errors import LaconicError
 from laconic.coder.graph import token_tensors
-from laconic.coder.tensorfile import pack
+from laconic.coder.tensorfile import pack_tensors
 from laconic.coder.tokenizer import ByteTokenizer
 from laconic.data.ngrams import count_ngrams
 from laconic.data.tokenshard import TokenShard
@@ -115,10 +115,10 @@ def test_the_size_is_used_and_kept_to(trained, share):
     orders = count_ngrams(shard, 4, 2, out / "ngram")
     fixed = token_tensors(ByteTokenizer.load(out / "tokenizer.json").token_bytes)
     _, largest = fit(orders, fixed, None)
-    least, most = len(pack(fixed)) + 400, len(pack({**fixed, **largest}))
+    least, most = len(pack_tensors(fixed)) + 400, len(pack_tensors({**fixed, **largest}))
     limit = int(least + share * (most - least))
     _, found = fit(orders, fixed, limit)
-    assert 0.9 * limit < len(pack({**fixed, **found})) <= limit
+    assert 0.9 * limit < len(pack_tensors({**fixed, **found})) <= limit
 
 
 @pytest.mark.parametrize("kind", ["run", "checkpoint"])

@@ -141,7 +141,7 @@ def test_non_finite_loss_stops_before_the_step(monkeypatch, corpus, tmp_path):
             taken["weights"] = self.transformer.embed.weight.detach().clone()
             taken["module"] = self
             return torch.tensor(float("nan"), requires_grad=True), torch.tensor(0.0)
-        nats = self.code_length(self(inputs), targets)
+        nats = self.code_length(inputs, targets)
         return nats, nats
 
     monkeypatch.setattr(LanguageModule, "loss", poisoned)
