@@ -109,8 +109,7 @@ class FrozenCheckpoint:
         """Bytes on disk of all that coding needs (the card is left out)."""
         if self.path is None:
             raise LaconicError("this checkpoint has not been saved yet: call save(folder) first")
-        names = (TENSORS, CONFIG, TOKENIZER)
-        return sum((self.path / name).stat().st_size for name in names)
+        return sum((self.path / name).stat().st_size for name in (TENSORS, CONFIG, TOKENIZER))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the folder beside its final place and rename it; an existing folder is an error."""

@@ -5,7 +5,9 @@ continuations of node 0 in the order of their tokens, those of node 1, and so on
 
     ngram.values  uint8 [N]       bits 0-6: what the node adds to its last token's logit, in quarters of a
                                   bit; bit 7: the node has continuations
-    ngram.tokens  uint16 [N - V]  bits 0-14: the last token of node V + i; bit 15: the last continuation
+    ngram.gaps    uint16 [N - V]  bits 0-14: the tokens that are passed over between the last token of the
+                                  continuation before, or the first of all, and that of node V + i;
+                                  bit 15: it is the last continuation
 """
 
 from dataclasses import dataclass
@@ -16,14 +18,13 @@ import numpy as np
 from .errors import LaconicError
 from .fixedpoint import LOGIT_BITS, Array
 
-NGRAM_TENSORS = ("ngram.tokens", "ngram.values")
+NGRAM_TENSORS = ("ngram.gaps", "ngram.values")
 VALUE_BITS = 2  # values are in units of 2^-2 bits
 VALUE_SHIFT = LOGIT_BITS - VALUE_BITS
 VALUE_MAX = 127
 CONTINUED = 1 << 7  # in a value
-LAST = 1 << 15  # in a token
-NODE_BYTES = 3
-MOST_NODES = 1 << 28
+LAST = 1 << 15  # in a gap
+MOST_NODES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,22 @@ class Trie:
 
 def unfold(config: NgramConfig, tensors: dict[str, Array]) -> Trie:
     """The trie of a checkpoint whose tensors were checked."""
-    vocab, values, tokens = config.vocab_size, tensors["ngram.values"], tensors["ngram.tokens"]
-    ends = vocab + 1 + np.flatnonzero(tokens & LAST)
+    vocab, values, gaps = config.vocab_size, tensors["ngram.values"], tensors["ngram.gaps"]
     sizes = np.zeros(len(values), dtype=np.int64)
-    sizes[np.flatnonzero(values & CONTINUED)] = np.diff(ends, prepend=vocab)
+    sizes[np.flatnonzero(values & CONTINUED)] = np.diff(np.flatnonzero(gaps & LAST), prepend=-1)
     return Trie(
-        np.concatenate([np.arange(vocab), tokens & (LAST - 1)]).astype(np.int32),
+        np.concatenate([np.arange(vocab), _last_tokens(gaps)]).astype(np.int32),
         (values & VALUE_MAX).astype(np.int32) << VALUE_SHIFT,
         np.concatenate([[0], np.cumsum(sizes)]) + vocab,
     )
+
+
+def _last_tokens(gaps: Array) -> Array:
+    """Of each node beyond the tokens, the last token: int64 [N - V]."""
+    counted = np.cumsum((gaps & (LAST - 1)).astype(np.int64) + 1)
+    ends = np.flatnonzero(gaps & LAST)
+    before = np.concatenate([[0], counted[ends[:-1]]])  # where each group begins
+    return counted - np.repeat(before, np.diff(ends, prepend=-1)) - 1
 
 
 def check_ngram(config: NgramConfig, tensors: dict[str, Array]) -> None:
@@ -96,33 +104,32 @@ def check_ngram(config: NgramConfig, tensors: dict[str, Array]) -> None:
     Raises:
         LaconicError: with what is wrong.
     """
-    vocab, values, tokens = config.vocab_size, tensors["ngram.values"], tensors["ngram.tokens"]
+    vocab, values, gaps = config.vocab_size, tensors["ngram.values"], tensors["ngram.gaps"]
     if values.dtype != np.uint8 or values.ndim != 1 or not vocab <= len(values) <= MOST_NODES:
         raise LaconicError(
             f"tensor ngram.values is {values.dtype} {list(values.shape)}, it must be uint8 of {vocab} to "
             f"{MOST_NODES} elements"
         )
-    if tokens.dtype != np.uint16 or tokens.shape != (len(values) - vocab,):
+    if gaps.dtype != np.uint16 or gaps.shape != (len(values) - vocab,):
         raise LaconicError(
-            f"tensor ngram.tokens is {tokens.dtype} {list(tokens.shape)}, it must be uint16 "
+            f"tensor ngram.gaps is {gaps.dtype} {list(gaps.shape)}, it must be uint16 "
             f"[{len(values) - vocab}]: one for each value but the first {vocab}"
         )
-    numbers, last = tokens & (LAST - 1), (tokens & LAST) != 0
-    if len(tokens) and int(numbers.max()) >= vocab:
-        raise LaconicError(f"tensor ngram.tokens has token {numbers.max()}, the highest is {vocab - 1}")
-    continued = np.flatnonzero(values & CONTINUED)
-    if len(continued) != int(last.sum()) or (len(tokens) and not last[-1]):
+    continued, last = np.flatnonzero(values & CONTINUED), (gaps & LAST) != 0
+    if len(continued) != int(last.sum()) or (len(gaps) and not last[-1]):
         raise LaconicError(
-            f"tensor ngram.tokens has {last.sum()} groups of continuations, ngram.values asks for "
+            f"tensor ngram.gaps has {last.sum()} groups of continuations, ngram.values asks for "
             f"{len(continued)}"
         )
-    if np.any((np.diff(numbers.astype(np.int64)) <= 0) & ~last[:-1]):
-        raise LaconicError("tensor ngram.tokens: the continuations of an n-gram must be in ascending order")
-    begins = unfold(config, tensors).begins
-    if np.any(begins[continued] <= continued):
+    trie = unfold(config, tensors)
+    if int(trie.tokens.max()) >= vocab:
+        raise LaconicError(
+            f"tensor ngram.gaps leads to token {trie.tokens.max()}, the highest is {vocab - 1}"
+        )
+    if np.any(trie.begins[continued] <= continued):
         raise LaconicError("tensor ngram.values: an n-gram must come before its continuations")
     end, depth = vocab, 1
     while end < len(values):
-        end, depth = int(begins[end]), depth + 1
+        end, depth = int(trie.begins[end]), depth + 1
     if depth > config.order:
         raise LaconicError(f"the n-grams reach {depth} tokens, the order is {config.order}")

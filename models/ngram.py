@@ -184,15 +184,16 @@ def freeze(found: Sequence[Estimate], vocab_size: int) -> tuple[NgramConfig, dic
     for number in range(len(found) - 1, 0, -1):
         useful.insert(1, (added[number] > 0) | continued[number])
         continued[number - 1][found[number].parents[useful[1]]] = True
-    values, tokens = list[NDArray[Any]](), list[NDArray[Any]]()
-    for these, value, more, mask in zip(found, added, continued, useful, strict=True):
+    values, gaps = list[NDArray[Any]](), [np.zeros(0, dtype=np.int64)]
+    for number, (these, value, more, mask) in enumerate(zip(found, added, continued, useful, strict=True)):
         values.append((value | np.where(more, CONTINUED, 0))[mask])
-        parents = these.parents[mask]
-        last = np.ones(len(parents), dtype=bool)
-        last[:-1] = parents[1:] != parents[:-1]
-        tokens.append(these.tokens[mask] | np.where(last, LAST, 0))
-    config = NgramConfig(vocab_size, len(found))
-    return config, {
+        if number:
+            parents, tokens = these.parents[mask], these.tokens[mask].astype(np.int64)
+            first = np.diff(parents, prepend=-1) != 0
+            last = np.diff(parents, append=-1) != 0
+            before = np.where(first, -1, np.concatenate([[-1], tokens])[:-1])
+            gaps.append((tokens - before - 1) | np.where(last, LAST, 0))
+    return NgramConfig(vocab_size, len(found)), {
         "ngram.values": np.concatenate(values).astype(np.uint8),
-        "ngram.tokens": np.concatenate([np.zeros(0, dtype=np.int64), *tokens[1:]]).astype(np.uint16),
+        "ngram.gaps": np.concatenate(gaps).astype(np.uint16),
     }

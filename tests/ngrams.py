@@ -1,5 +1,7 @@
 """Random frozen n-gram models for tests, and what they mean, in plain Python."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from laconic.coder.checkpoint import FrozenCheckpoint
@@ -10,19 +12,19 @@ from laconic.coder.ngram import CONTINUED, LAST, NgramConfig
 def random_ngram(order=4, vocab_size=12, seed=0, share=0.3) -> FrozenCheckpoint:
     """Each n-gram has each continuation with probability `share`; every value is drawn from 0 to 127."""
     rng = np.random.default_rng(seed)
-    level, values, tokens = list(range(vocab_size)), [], []
+    level, values, gaps = list(range(vocab_size)), [], []
     for depth in range(1, order + 1):
         following = []
         for _ in level:
-            more = np.flatnonzero(rng.random(vocab_size) < share) if depth < order else []
+            more = np.flatnonzero(rng.random(vocab_size) < share if depth < order else np.zeros(0))
             values.append(int(rng.integers(0, 128)) | (CONTINUED if len(more) else 0))
-            tokens += [int(token) | (LAST if token == more[-1] else 0) for token in more]
+            gaps += [b - a - 1 | (LAST if b == more[-1] else 0) for a, b in pairwise([-1, *more.tolist()])]
             following += [int(token) for token in more]
         level = following
     names = sorted(bytes([i % 256]) * (1 + i // 256) for i in range(vocab_size))
     tensors = {
         "ngram.values": np.array(values, dtype=np.uint8),
-        "ngram.tokens": np.array(tokens, dtype=np.uint16),
+        "ngram.gaps": np.array(gaps, dtype=np.uint16),
         **token_tensors(names),
     }
     return FrozenCheckpoint(NgramConfig(vocab_size, order), tensors, '{"kind": "test"}', {"name": "random"})
@@ -32,14 +34,15 @@ def as_dictionary(checkpoint: FrozenCheckpoint) -> dict[tuple[int, ...], int]:
     """What each n-gram adds, in quarters of a bit, read as docs/frozen.md says."""
     vocab = checkpoint.config.vocab_size
     values = checkpoint.tensors["ngram.values"].tolist()
-    rest = iter(checkpoint.tensors["ngram.tokens"].tolist())
+    rest = iter(checkpoint.tensors["ngram.gaps"].tolist())
     ngrams = [(token,) for token in range(vocab)]
     for ngram, value in zip(ngrams, values, strict=False):
-        last = not value & CONTINUED
+        last, token = not value & CONTINUED, -1
         while not last:
-            token = next(rest)
-            ngrams.append((*ngram, token & (LAST - 1)))
-            last = bool(token & LAST)
+            gap = next(rest)
+            token += (gap & (LAST - 1)) + 1
+            ngrams.append((*ngram, token))
+            last = bool(gap & LAST)
     return {ngram: value & 127 for ngram, value in zip(ngrams, values, strict=True)}
 
 

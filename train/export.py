@@ -42,9 +42,8 @@ def compare(
     float_nats = integer_bits = 0.0
     num_bytes = 0
     seq_len = min(module.training_recipe.seq_len, shard.num_tokens)
-    for inputs, targets in spread_batches(
-        shard, seq_len, 64, math.ceil(sequences / 64), transformer.begin_id
-    ):
+    begin_id, count = transformer.begin_id, math.ceil(sequences / 64)
+    for inputs, targets in spread_batches(shard, seq_len, 64, count, begin_id):
         nats = module.code_length(torch.from_numpy(inputs), torch.from_numpy(targets))
         float_nats += float(nats) * targets.size
         logits = engine.advance(engine.start(len(inputs)), inputs)

@@ -3,6 +3,7 @@
 # numba's integers are no Python ints:
 # pyright: reportArgumentType=false
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ class NgramEngine:
     def start(self, num_streams: int) -> Int64:
         """A state of streams that have seen nothing."""
         return np.full((num_streams, max(1, self.order - 1)), -1, dtype=np.int64)
+
+    def select(self, state: Any, streams: Sequence[int]) -> Int64:
+        """A new state, whose stream i has seen what stream streams[i] of `state` has."""
+        chosen: Int64 = state[list(streams)]
+        return chosen
 
     def advance(self, state: Any, ids: Array) -> Array:
         """Feed ids [S, T]; returns the logits after each, int32 [S, T, V]."""

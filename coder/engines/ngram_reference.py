@@ -1,5 +1,6 @@
 """The normative evaluation of an n-gram model, in NumPy: docs/frozen.md, The n-gram model."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,11 @@ class NgramReference:
     def start(self, num_streams: int) -> Array:
         """A state of streams that have seen nothing."""
         return np.full((num_streams, max(1, self.order - 1)), NONE, dtype=np.int64)
+
+    def select(self, state: Any, streams: Sequence[int]) -> Array:
+        """A new state, whose stream i has seen what stream streams[i] of `state` has."""
+        chosen: Array = state[list(streams)]
+        return chosen
 
     def advance(self, state: Any, ids: Array) -> Array:
         """Feed ids [S, T]; returns the logits after each, int32 [S, T, V]."""
