@@ -1,5 +1,6 @@
 """The entropy coders on bytes and tokens: bits above what frequencies allow, and MB/s, beside a peer's."""
 
+import importlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -181,9 +182,7 @@ def _peers(symbols: Symbols, counts: npt.NDArray[np.int64]) -> Sequence[_Tried]:
     """The peer's coders, which make a model of the frequencies each time; symbols have no gaps."""
     if importlib.util.find_spec(PEER) is None or np.count_nonzero(counts) < 2:
         return []
-    import constriction  # pyright: ignore
-
-    stream: Any = constriction.stream
+    stream: Any = importlib.import_module(PEER).stream
 
     places = (np.cumsum(counts > 0) - 1).astype(np.int32)[symbols]
     parts = counts[counts > 0] / len(symbols)
