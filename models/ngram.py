@@ -62,8 +62,7 @@ def _discounted(counts: Int64, discount: Float) -> Float:
 
 
 def _sum_by(index: NDArray[Any], values: NDArray[Any], size: int) -> Float:
-    sums: Float = np.bincount(index, weights=values, minlength=size)
-    return sums
+    return np.bincount(index, weights=values, minlength=size).astype(np.float64)
 
 
 def _unigrams(counts: Int64) -> Float:
