@@ -16,6 +16,7 @@ from .rounding import levels_of, round_rows
 from .transformer import FeedForward, Transformer
 
 STEPS_PER_CLIP = fp.INT8_MAX << fp.HEAD_BITS  # queries, keys and values: the clip in fixed point
+RESIDUAL_TARGET = fp.RESIDUAL_LIMIT // 2  # largest calibrated magnitude of the residual stream
 INNER_TARGET = 1 << 13  # largest calibrated feed-forward input in fixed point: half of its saturation
 FIXED_LOG2E = math.log2(math.e) * (1 << fp.LOGIT_BITS)
 
@@ -28,11 +29,21 @@ class Calibration:
 
     Attributes:
         largest: the largest magnitude of each layer's feed-forward input.
+        residual: the largest magnitude of the residual stream, which begins with rows of unit size.
         moments: layer -> the mean of x x^T over its inputs x, float64 [K, K].
     """
 
     largest: list[float]
+    residual: float
     moments: Arrays
+
+    @property
+    def residual_unit(self) -> float:
+        """Fixed-point units of 1 in the residual stream: fewer where it would come near its saturation.
+
+        Whatever reads the stream normalises it first, so that its scale is free.
+        """
+        return min(1 << fp.RESIDUAL_BITS, RESIDUAL_TARGET / max(self.residual, 1e-6))
 
 
 def _linears(model: Transformer) -> dict[str, QuantLinear]:
@@ -54,6 +65,7 @@ def calibrate(model: Transformer, batches: Iterable[Tensor], moments: bool = Fal
         moments: whether those of the inputs are wanted, by which weights are rounded.
     """
     largest = [0.0] * len(model.layers)
+    residual = [0.0]
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
@@ -62,6 +74,9 @@ def calibrate(model: Transformer, batches: Iterable[Tensor], moments: bool = Fal
             largest[layer] = max(largest[layer], float(output.abs().max()))
 
         return hook
+
+    def watch_residual(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        residual[0] = max(residual[0], float(output.abs().max()))
 
     def collect(name: str):
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -72,6 +87,7 @@ def calibrate(model: Transformer, batches: Iterable[Tensor], moments: bool = Fal
         return hook
 
     handles = [block.ffn.up.register_forward_hook(watch(i)) for i, block in enumerate(model.layers)]
+    handles += [block.register_forward_hook(watch_residual) for block in model.layers]
     if moments:
         handles += [m.register_forward_pre_hook(collect(name)) for name, m in _linears(model).items()]
     training, quantised = model.training, model.quantised
@@ -89,7 +105,9 @@ def calibrate(model: Transformer, batches: Iterable[Tensor], moments: bool = Fal
         model.train(training)
         for handle in handles:
             handle.remove()
-    return Calibration(largest, {name: _numpy(total / counts[name]) for name, total in sums.items()})
+    return Calibration(
+        largest, residual[0], {name: _numpy(total / counts[name]) for name, total in sums.items()}
+    )
 
 
 def _numpy(x: Tensor) -> np.ndarray:
@@ -107,6 +125,7 @@ class _Rounding:
 
     def __init__(self, calibration: Calibration, bits: int) -> None:
         self.moments, self.levels = calibration.moments, levels_of(bits)
+        self.residual_unit = calibration.residual_unit
 
     def put(self, tensors: Arrays, name: str, weight: Tensor, scale: float | np.ndarray) -> None:
         """`scale`: fixed-point output a unit of (input q x row scale x weight)."""
@@ -130,7 +149,7 @@ def _freeze_attention(tensors: Arrays, layer: str, attention: Attention, roundin
         tensors,
         f"{layer}.out",
         attention.out.weight,
-        unit * v_step / fp.INT8_MAX * (1 << fp.RESIDUAL_BITS),
+        unit * v_step / fp.INT8_MAX * rounding.residual_unit,
     )
 
 
@@ -138,14 +157,14 @@ def _freeze_ffn(tensors: Arrays, layer: str, ffn: FeedForward, largest: float, r
     inner = INNER_TARGET / max(largest, 1e-6)  # fixed point a unit of the hidden pre-activations
     rounding.put(tensors, f"{layer}.up", ffn.up.weight, inner / fp.INT8_MAX)
     unit = 2.0 ** (fp.SCALE_BITS - fp.ROW_SCALE_SHIFT + fp.HIDDEN_SHIFT) / inner**2
-    rounding.put(tensors, f"{layer}.down", ffn.down.weight, unit / fp.INT8_MAX * (1 << fp.RESIDUAL_BITS))
+    rounding.put(tensors, f"{layer}.down", ffn.down.weight, unit / fp.INT8_MAX * rounding.residual_unit)
 
 
-def _freeze_embedding(tensors: Arrays, model: Transformer) -> None:
+def _freeze_embedding(tensors: Arrays, model: Transformer, residual_unit: float) -> None:
     weight, step = round_rows(_numpy(model.embed.weight), fp.INT8_MAX)
     rms = np.sqrt(np.maximum((weight.astype(np.float64) ** 2).mean(axis=1), 1e-6))
     tensors["embed.weight"] = weight
-    _put_multiplier(tensors, "embed", (1 << fp.RESIDUAL_BITS) / rms)
+    _put_multiplier(tensors, "embed", residual_unit / rms)
     if model.head is not None:
         tensors["head.weight"], step = round_rows(_numpy(model.head.weight), fp.INT8_MAX)
         _put_multiplier(tensors, "head", step * FIXED_LOG2E / fp.INT8_MAX)
@@ -167,7 +186,7 @@ def freeze(
     assert len(token_bytes) == model.vocab_size
     tensors: Arrays = {}
     rounding = _Rounding(calibration, bits)
-    _freeze_embedding(tensors, model)
+    _freeze_embedding(tensors, model, calibration.residual_unit)
     for i, block in enumerate(model.layers):
         _freeze_attention(tensors, f"layers.{i}", block.attention, rounding)
         _freeze_ffn(tensors, f"layers.{i}", block.ffn, calibration.largest[i], rounding)

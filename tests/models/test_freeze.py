@@ -75,3 +75,20 @@ def test_rounding_by_moments_brings_the_integers_nearer_to_the_float_model(bits)
         return float((logits * np.log(2) / (1 << LOGIT_BITS) - floats).square().mean())
 
     assert distance(True) < 0.9 * distance(False)
+
+
+@torch.no_grad()
+def test_a_residual_stream_beyond_its_saturation_is_scaled_down():
+    model = stirred(small())
+    for block in model.layers:
+        block.ffn.down.weight.mul_(1000)
+        block.attention.out.weight.mul_(1000)
+    ids = torch.randint(0, 50, (4, 40))
+    calibration = calibrate(model, [ids])
+    assert calibration.residual > 1024  # what 2^22 units of 2^-12 hold
+    config, tensors = freeze(model, [bytes([i]) for i in range(50)], calibration)
+    engine = NumpyEngine(FrozenCheckpoint(config, tensors, "{}", {}))
+    logits = torch.from_numpy(engine.advance(engine.start(4), ids.numpy())).double()
+    frozen = torch.log_softmax(logits * np.log(2) / (1 << LOGIT_BITS), -1)
+    floats = torch.log_softmax(model(ids).double(), -1)
+    assert (floats.exp() * (floats - frozen)).sum(-1).mean() / np.log(2) < 0.004  # bits a token
