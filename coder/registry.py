@@ -29,7 +29,7 @@ Name = str | os.PathLike[str]
 VARIABLE = "LACONIC_CHECKPOINTS"
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
 DEFAULT = "default"
-ALIASES = {DEFAULT: "english-nano"}  # where no folder is called so: the shipped one that serves most people
+ALIASES = {DEFAULT: "english-small"}  # where no folder is called so: the shipped one that serves most people
 _MIN_ID_DIGITS = 4
 
 
