@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..coder.container import MIXED, MODEL, Segment
 from ..coder.lockstep import chunk_steps, fed_before
 from ..coder.model import Model
+from ..coder.segment import MIXED, MODEL, Segment
 from .timing import Pace, median
 
 if TYPE_CHECKING:

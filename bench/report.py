@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..coder import container
+from ..coder import segment
 from .measure import CodecResult, Measurement, Sample
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NAME_WIDTH = 32
 NOT_KNOWN = "not known"
-BY_MODEL = {container.METHOD_NAMES[method] for method in container.BY_MODEL}
+BY_MODEL = {segment.METHOD_NAMES[method] for method in segment.BY_MODEL}
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 from .. import __version__
 from ..coder.access import read_header, read_layout
 from ..coder.codec import LEVELS
-from ..coder.container import METHOD_NAMES
 from ..coder.errors import LaconicError
 from ..coder.files import compress, decompress, open_model
+from ..coder.segment import METHOD_NAMES
 from .peers import Codec
 
 if TYPE_CHECKING:

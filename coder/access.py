@@ -13,17 +13,12 @@ from .container import (
     INDEX_MARK,
     MAX_CHECKPOINTS,
     MAX_POSITION,
-    MAX_SEGMENT,
     PREFIX,
     SEGMENT_MARK,
     UNKNOWN,
-    DamageError,
     Decode,
     Prologue,
-    Segment,
-    Source,
     Stored,
-    damaged,
     index_digest,
     read_marked,
     read_prologue,
@@ -32,6 +27,7 @@ from .container import (
 )
 from .errors import LaconicError
 from .limits import MemoryLimitError
+from .segment import MAX_SEGMENT, DamageError, Segment, Source, damaged
 
 _SMALLEST = 15  # bytes of a file: that of the empty original
 _FOOTER = 4  # bytes of the index's length

@@ -3,8 +3,8 @@
 import lzma
 from typing import Any
 
-from .container import DamageError
 from .report import Report
+from .segment import DamageError
 
 PIECE = 1 << 16  # bytes given to the encoder between two reports
 

@@ -3,12 +3,12 @@
 import math
 
 from .classical import decode_lzma, encode_lzma
-from .container import EXPERTS, LZMA, MIXED, RAW, Segment, pack_header
 from .errors import LaconicError
 from .limits import MEMORY_LIMIT
 from .mixing.experts import DEFAULT_LEVEL
 from .model import Model
 from .report import Report
+from .segment import EXPERTS, LZMA, MIXED, RAW, Segment, pack_header
 
 LEVELS = range(1, 10)  # 1: the model alone; from 2 on the mixer, with more experts
 LZMA_IS_ENOUGH = 0.002  # of the original: a long segment that LZMA shrinks so far is left to it, for speed

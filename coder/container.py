@@ -11,40 +11,32 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
 from .errors import LaconicError
+from .segment import (
+    BY_MODEL,
+    MAX_SEGMENT,
+    METHOD_NAMES,
+    MIXED,
+    RAW,
+    DamageError,
+    Segment,
+    Source,
+    damaged,
+    pack_header,
+    pack_varint,
+    truncated,
+)
 
 MAGIC = b"\xabLAC"
 SEGMENT_MARK = b"\xb5SEG"
 INDEX_MARK = b"\xb5IDX"
 VERSION = 3
 SINGLE, WITHOUT_CHECKPOINT, SEVERAL = 1, 2, 4  # flags
-RAW, MODEL, LZMA, MIXED, EXPERTS = range(5)  # methods
-METHOD_NAMES = ("raw", "model", "lzma", "mixed", "experts")
-BY_MODEL = (MODEL, MIXED)  # methods that need the checkpoint
 MAX_CHECKPOINTS = 8  # that a file names
-MAX_SEGMENT = 1 << 28  # original bytes of a segment
-MAX_STREAMS = 4096
 MAX_POSITION = (1 << 56) - 1
 PREFIX = 8  # bytes of the checkpoint's id
 UNKNOWN = b""  # stands for the prefix where a damaged head does not tell
 CHECK = 4  # bytes of each check
 DIGEST = 8  # bytes of the index's digest
-_PIECE = 1 << 20
-
-
-class DamageError(LaconicError):
-    """The file is not what was written."""
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A coded stretch of the original."""
-
-    method: int
-    original_length: int
-    payload: bytes
-    tokens: int = 0  # MODEL and MIXED only, as is the next
-    streams: int = 0
-    profile: int = 0  # MIXED and EXPERTS only: level and size of the mixer
 
 
 Decode = Callable[[Segment, bytes | None], bytes]  # the segment and the prefix of its checkpoint's id
@@ -74,106 +66,12 @@ class Prologue:
         return MAGIC + bytes([VERSION << 4 | flags]) + number + (self.checkpoint or b"")
 
 
-def pack_varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first, the high bit set on all bytes but the last."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def pack_header(segment: Segment) -> bytes:
-    """Method and lengths, without the coded length, which only segments of many carry."""
-    header = bytes([segment.method]) + pack_varint(segment.original_length)
-    if segment.method in BY_MODEL:
-        header += pack_varint(segment.tokens) + pack_varint(segment.streams)
-    if segment.method in (MIXED, EXPERTS):
-        header += bytes([segment.profile])
-    return header
-
-
 def check(*parts: bytes) -> bytes:
     """BLAKE2b of 4 bytes over the parts joined."""
     digest = hashlib.blake2b(digest_size=CHECK)
     for part in parts:
         digest.update(part)
     return digest.digest()
-
-
-class Source:
-    """Reads exact amounts from a file or pipe, and knows how far it is."""
-
-    def __init__(self, stream: BinaryIO, position: int = 0) -> None:
-        self.stream = stream
-        self.position = position
-
-    def up_to(self, count: int) -> bytes:
-        """`count` bytes, fewer only at the end; memory grows with what is there, not with what is claimed."""
-        pieces: list[bytes] = []
-        while count > 0:
-            piece = self.stream.read(min(count, _PIECE))
-            if not piece:
-                break
-            pieces.append(piece)
-            count -= len(piece)
-            self.position += len(piece)
-        return b"".join(pieces)
-
-    def exactly(self, count: int) -> bytes:
-        data = self.up_to(count)
-        if len(data) < count:
-            raise truncated(self.position)
-        return data
-
-    def varint(self, low: int, high: int, name: str) -> int:
-        start, value, shift = self.position, 0, 0
-        while True:
-            byte = self.exactly(1)[0]
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                break
-            if value > high or shift > 63:
-                break
-        if (byte == 0 and shift > 7) or byte > 127 or not low <= value <= high:
-            raise damaged(f"{name} at byte {start} is no number from {low} to {high}")
-        return value
-
-    def header(self) -> Segment:
-        """Method and lengths of a segment, its payload still empty."""
-        method = self.exactly(1)[0]
-        if method >= len(METHOD_NAMES):
-            raise damaged(f"method {method} at byte {self.position - 1} is unknown")
-        original = self.varint(0, MAX_SEGMENT, "the original length")
-        tokens = streams = profile = 0
-        if method in BY_MODEL:
-            tokens = self.varint(1, max(1, original), "the number of tokens")
-            streams = self.varint(1, min(tokens, MAX_STREAMS), "the number of streams")
-        if method in (MIXED, EXPERTS):
-            profile = self.exactly(1)[0]
-            level, slots = profile >> 4, profile & 15
-            if not (2 <= level <= 9 and slots <= 12):
-                raise damaged(f"profile {profile:#04x} at byte {self.position - 1} is unknown")
-        return Segment(method, original, b"", tokens, streams, profile)
-
-    def end(self) -> None:
-        if self.up_to(1):
-            raise damaged(f"something follows the end of the file at byte {self.position - 1}")
-
-
-def truncated(position: int) -> DamageError:
-    return DamageError(
-        f"the file ends after {position} bytes, before its end: it is truncated; "
-        "get it again, or save what is sound by decompress --recover"
-    )
-
-
-def damaged(what: str) -> DamageError:
-    return DamageError(
-        f"the file is damaged: {what}; get it again, or save what is sound by decompress --recover"
-    )
 
 
 def _with_payload(header: Segment, payload: bytes) -> Segment:

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernels
-from .container import MODEL, DamageError, Segment
 from .limits import TOKEN_BYTES, check_memory
 from .lockstep import (
     IdArray,
@@ -20,6 +19,7 @@ from .lockstep import (
 )
 from .model import Model
 from .report import Report
+from .segment import MODEL, DamageError, Segment
 
 if TYPE_CHECKING:
     from .engine import Engine

@@ -10,12 +10,13 @@ from typing import IO, Any, BinaryIO, cast
 from . import registry
 from .access import read_layout, read_stored
 from .codec import check_level, encode_segment
-from .container import Segment, Writer, restore
+from .container import Writer, restore
 from .errors import LaconicError
 from .files import SEGMENT_SIZE, Name, Names, PendingFile, check_sizes, extra_model, open_model
 from .mixing.experts import DEFAULT_LEVEL
 from .model import Model
 from .parallel import Check, Lanes, check_threads
+from .segment import Segment
 
 
 class LacReader(io.RawIOBase):

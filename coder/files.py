@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from . import registry
-from .container import MAX_SEGMENT, MAX_STREAMS, Segment, Source, Stored, Writer, read_segments, restore
+from .container import Stored, Writer, read_segments, restore
 from .errors import LaconicError
 from .mixing.experts import DEFAULT_LEVEL
 from .parallel import Check, check_threads, in_order, is_idle
 from .progress import Progress
 from .report import Report
+from .segment import MAX_SEGMENT, MAX_STREAMS, Segment, Source
 
 if TYPE_CHECKING:
     from .model import Model

@@ -1,7 +1,7 @@
 """What a decoder checks before it takes memory or time for a segment."""
 
-from .container import DamageError, Segment
 from .errors import LaconicError
+from .segment import DamageError, Segment
 
 MEMORY_LIMIT = 1 << 30  # bytes for decoding a segment, beside the segment itself, where nothing else is said
 TOKEN_BYTES = 8  # of a segment's tokens, by stream and put end to end

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from .container import MAX_STREAMS
+from .segment import MAX_STREAMS
 
 IdArray = npt.NDArray[np.int32]
 

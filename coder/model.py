@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .container import MAX_CHECKPOINTS, PREFIX, DamageError
+from .container import MAX_CHECKPOINTS, PREFIX
 from .errors import LaconicError
+from .segment import DamageError
 
 if TYPE_CHECKING:
     from .checkpoint import FrozenCheckpoint

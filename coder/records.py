@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from .container import DamageError
 from .container import check as check_of
 from .errors import LaconicError
 from .files import Name, open_model
 from .frame import DEFLATE, MAX_INFLATED, MAX_TOKENS, MODEL, RAW, SPARE, Frame, deflate, inflate, pack, parse
 from .parallel import check_threads
 from .rows import Coded, decode_rows, encode_rows, open_rows
+from .segment import DamageError
 
 if TYPE_CHECKING:
     from .model import Model

@@ -14,10 +14,11 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
-from .container import BY_MODEL, PREFIX, UNKNOWN, Segment
+from .container import PREFIX, UNKNOWN
 from .errors import LaconicError
 from .limits import check_memory_limit
 from .parallel import check_threads
+from .segment import BY_MODEL, Segment
 
 if TYPE_CHECKING:
     from .model import Model

@@ -5,8 +5,9 @@ import io
 from typing import BinaryIO
 
 from ..access import Layout, read_header, read_layout
-from ..container import BY_MODEL, METHOD_NAMES, PREFIX, VERSION
+from ..container import PREFIX, VERSION
 from ..registry import available
+from ..segment import BY_MODEL, METHOD_NAMES
 from . import shared
 
 

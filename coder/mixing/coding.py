@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import kernels as rangecoder
-from ..container import EXPERTS, MIXED, Segment
 from ..direct import check_end, check_enough
 from ..limits import TOKEN_BYTES, check_decisions, check_memory
 from ..lockstep import (
@@ -22,6 +21,7 @@ from ..lockstep import (
 )
 from ..model import Model
 from ..report import Report
+from ..segment import EXPERTS, MIXED, Segment
 from . import kernels
 from .layout import MAX_BYTES_PER_DECISION, Mixing, Tree
 from .state import Shape, fresh, shape_for, tree_arrays

@@ -21,9 +21,9 @@ from laconic.bench.evaluate import (
 )
 from laconic.bench.measure import Sample
 from laconic.coder.codec import encode_segment
-from laconic.coder.container import MODEL
 from laconic.coder.kernels import code_lengths
 from laconic.coder.rangecoder import weights_reference
+from laconic.coder.segment import MODEL
 
 VOCABULARY = [bytes([value]) for value in range(256)]
 TEXT = b"def f(x):\n    return x + 41\n\xc3\xa9\0" * 20

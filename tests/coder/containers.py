@@ -5,7 +5,8 @@ import io
 from fakes import predictable
 
 from laconic.coder.codec import encode_segment
-from laconic.coder.container import Source, Writer, read_segments, restore
+from laconic.coder.container import Writer, read_segments, restore
+from laconic.coder.segment import Source
 
 ORIGINALS = [predictable(500), b"\x01\x80\xfe" * 2, b"laconic " * 20, predictable(300, seed=5)]
 WHOLE = b"".join(ORIGINALS)

@@ -10,9 +10,10 @@ from fakes import predictable
 
 from laconic.coder import access
 from laconic.coder.codec import decode_segment
-from laconic.coder.container import BY_MODEL, RAW, UNKNOWN, Segment, Writer
+from laconic.coder.container import UNKNOWN, Writer
 from laconic.coder.errors import LaconicError
 from laconic.coder.limits import MemoryLimitError
+from laconic.coder.segment import BY_MODEL, RAW, Segment
 
 FILES = [("direct", "model"), ("many", "model"), ("several", "pair")]
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from laconic.coder import codec
 from laconic.coder.codec import LEVELS, SAMPLE, check_level, decode_segment, encode_segment
-from laconic.coder.container import EXPERTS, LZMA, MIXED, MODEL, RAW, DamageError, check
+from laconic.coder.container import check
 from laconic.coder.errors import LaconicError
 from laconic.coder.mixing import coding
 from laconic.coder.model import ensemble
+from laconic.coder.segment import EXPERTS, LZMA, MIXED, MODEL, RAW, DamageError
 
 MODEL_ONE = fake_model()
 PAIR = ensemble([fake_model("first"), fake_model("second", 5)])

@@ -8,24 +8,20 @@ from hypothesis import strategies as st
 
 from laconic.coder import access, container
 from laconic.coder.codec import encode_segment
-from laconic.coder.container import (
+from laconic.coder.container import SEGMENT_MARK, Writer, check, read_segments, restore
+from laconic.coder.errors import LaconicError
+from laconic.coder.segment import (
     EXPERTS,
     LZMA,
     MAX_SEGMENT,
     MIXED,
     MODEL,
     RAW,
-    SEGMENT_MARK,
     DamageError,
     Segment,
     Source,
-    Writer,
-    check,
     pack_varint,
-    read_segments,
-    restore,
 )
-from laconic.coder.errors import LaconicError
 
 FILES = ["direct", "many", "several", "single", "single_mixed", "single_experts"]
 

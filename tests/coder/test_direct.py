@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laconic.coder.codec import decode_segment, encode_segment
-from laconic.coder.container import LZMA, MODEL, RAW, DamageError, Segment
 from laconic.coder.direct import DEFAULT_STREAMS
 from laconic.coder.lockstep import chunk_steps, fed_before, in_lockstep, num_streams, stream_starts
 from laconic.coder.rangecoder import RangeEncoder, weights_reference
+from laconic.coder.segment import LZMA, MODEL, RAW, DamageError, Segment
 
 
 def encode_reference(data, model, streams):

@@ -4,12 +4,12 @@ import pytest
 from fakes import VOCAB, fake_model
 
 from laconic.coder.codec import decode_segment
-from laconic.coder.container import EXPERTS, MAX_SEGMENT, MIXED, MODEL, DamageError, Segment
 from laconic.coder.errors import LaconicError
 from laconic.coder.files import decompress
 from laconic.coder.graph import PRIOR_SHAPES
 from laconic.coder.limits import MEMORY_LIMIT, check_memory_limit
 from laconic.coder.mixing import layout, prior
+from laconic.coder.segment import EXPERTS, MAX_SEGMENT, MIXED, MODEL, DamageError, Segment
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import pytest
 from fakes import TOKENS, FakeCheckpoint, FakeEngine, fake_model, predictable
 
 from laconic.coder.codec import decode_segment, encode_segment
-from laconic.coder.container import MAX_CHECKPOINTS, MIXED, DamageError
+from laconic.coder.container import MAX_CHECKPOINTS
 from laconic.coder.errors import LaconicError
 from laconic.coder.model import Model, ensemble
+from laconic.coder.segment import MIXED, DamageError
 
 
 def test_the_order_is_that_of_the_command():

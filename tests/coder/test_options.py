@@ -7,8 +7,9 @@ import pytest
 from fakes import TOKENS, FakeCheckpoint, FakeEngine, fake_model, know_only, predictable
 
 from laconic.cli import main
-from laconic.coder.container import EXPERTS, Segment, Writer
+from laconic.coder.container import Writer
 from laconic.coder.model import Model
+from laconic.coder.segment import EXPERTS, Segment
 
 DATA = predictable(3000) + b" ".join(b"%d bottles of beer" % number for number in range(99))
 

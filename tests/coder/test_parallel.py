@@ -16,11 +16,11 @@ from fakes import fake_model, predictable
 
 import laconic
 from laconic.coder import parallel
-from laconic.coder.container import DamageError
 from laconic.coder.errors import LaconicError
 from laconic.coder.files import compress, compress_stream, decompress, decompress_stream
 from laconic.coder.parallel import MAX_THREADS, Lanes, check_threads, in_order, share
 from laconic.coder.registry import Decoder
+from laconic.coder.segment import DamageError
 
 DATA = predictable(6500)
 THREADS = [1, 2, 3]

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from laconic import Compressor, LaconicError
 from laconic.coder import frame, records
-from laconic.coder.container import DamageError, check
+from laconic.coder.container import check
 from laconic.coder.model import ensemble
 from laconic.coder.rangecoder import RangeEncoder, weights_reference
+from laconic.coder.segment import DamageError
 
 KINDS = {
     "empty": b"",

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from laconic.cli import main
-from laconic.coder.container import MIXED, MODEL
 from laconic.coder.engine import build_engine
 from laconic.coder.engines import matrix, selftest
 from laconic.coder.engines.conformance import generate, load_cases
@@ -16,6 +15,7 @@ from laconic.coder.engines.reference import NumpyEngine
 from laconic.coder.engines.selftest import Tally, check_case, chunkings, drawn_text, run_short
 from laconic.coder.engines.torch_engine import TorchEngine
 from laconic.coder.files import compress, open_model
+from laconic.coder.segment import MIXED, MODEL
 
 CASES = {case.name: case for case in load_cases()}
 FEW = [CASES[name] for name in ("smallest", "odd heads", "limits, relative, reglu")]
