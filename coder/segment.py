@@ -10,6 +10,9 @@ METHOD_NAMES = ("raw", "model", "lzma", "mixed", "experts")
 BY_MODEL = (MODEL, MIXED)  # methods that need the checkpoint
 MAX_SEGMENT = 1 << 28  # original bytes of a segment
 MAX_STREAMS = 4096
+AGAINST = 0x80  # of the byte that tells the method: the segment is coded against the file's reference
+MAX_REFERENCE = (1 << 40) - 1  # bytes
+MAX_LEARNED = 1 << 24  # bytes of it that a segment is prepared by
 _PIECE = 1 << 20
 
 
@@ -27,6 +30,8 @@ class Segment:
     tokens: int = 0  # MODEL and MIXED only, as is the next
     streams: int = 0
     profile: int = 0  # MIXED and EXPERTS only: level and size of the mixer
+    learned: tuple[int, int] | None = None  # against a reference: where the part of it begins, and its length
+    reference: bytes = b""  # `Reference.name`, as the file's prologue tells it; no part of the header
 
 
 def pack_varint(value: int) -> bytes:
@@ -41,11 +46,14 @@ def pack_varint(value: int) -> bytes:
 
 def pack_header(segment: Segment) -> bytes:
     """Method and lengths, without the coded length, which only segments of many carry."""
-    header = bytes([segment.method]) + pack_varint(segment.original_length)
+    against = 0 if segment.learned is None else AGAINST
+    header = bytes([segment.method | against]) + pack_varint(segment.original_length)
     if segment.method in BY_MODEL:
         header += pack_varint(segment.tokens) + pack_varint(segment.streams)
     if segment.method in (MIXED, EXPERTS):
         header += bytes([segment.profile])
+    if segment.learned is not None:
+        header += b"".join(map(pack_varint, segment.learned))
     return header
 
 
@@ -90,20 +98,25 @@ class Source:
 
     def header(self) -> Segment:
         """Method and lengths of a segment, its payload still empty."""
-        method = self.exactly(1)[0]
-        if method >= len(METHOD_NAMES):
-            raise damaged(f"method {method} at byte {self.position - 1} is unknown")
+        first = self.exactly(1)[0]
+        method, against = first & ~AGAINST, first & AGAINST
+        if method >= len(METHOD_NAMES) or (against and method not in (MIXED, EXPERTS)):
+            raise damaged(f"method {first} at byte {self.position - 1} is unknown")
         original = self.varint(0, MAX_SEGMENT, "the original length")
         tokens = streams = profile = 0
         if method in BY_MODEL:
             tokens = self.varint(1, max(1, original), "the number of tokens")
-            streams = self.varint(1, min(tokens, MAX_STREAMS), "the number of streams")
+            streams = self.varint(1, 1 if against else min(tokens, MAX_STREAMS), "the number of streams")
         if method in (MIXED, EXPERTS):
             profile = self.exactly(1)[0]
             level, slots = profile >> 4, profile & 15
             if not (2 <= level <= 9 and slots <= 12):
                 raise damaged(f"profile {profile:#04x} at byte {self.position - 1} is unknown")
-        return Segment(method, original, b"", tokens, streams, profile)
+        learned = None
+        if against:
+            begin = self.varint(0, MAX_REFERENCE, "the place of what is learned")
+            learned = begin, self.varint(0, MAX_LEARNED, "the length of what is learned")
+        return Segment(method, original, b"", tokens, streams, profile, learned)
 
     def end(self) -> None:
         if self.up_to(1):
