@@ -12,7 +12,7 @@ from .report import Report
 from .segment import RAW, Segment, pack_header
 
 LEARNED = 1 << 23  # bytes of the reference, at most, that a segment learns from
-LEARNED_AT_LEAST = 1 << 18  # of a longer one, and
+LEARNED_AT_LEAST = 1 << 20  # of a longer one, and
 LEARNED_PER_BYTE = 8  # for each byte that is no copy: what copies leave of a segment must not cost too much
 HELPFUL = 0.98  # size of a sample with the reference, relative to without, from which on it is used
 

@@ -18,7 +18,7 @@ Bytes = npt.NDArray[np.uint8]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-LEAST = 1024  # bytes of a copy: experts that have seen the reference code shorter ones for fewer bytes
+LEAST = 512  # bytes of a copy: experts that have seen the reference code shorter ones for fewer bytes
 BLOCK, STRIDE = 32, 16  # bytes that are hashed, and between the places of the reference where they are
 CANDIDATES = 16  # blocks of one hash that are tried
 TABLE_BITS = (10, 24)
@@ -37,7 +37,7 @@ class Index(NamedTuple):
     """Where blocks of a reference begin, by their hash; in units of STRIDE."""
 
     heads: Int32  # by hash, -1 for none
-    following: Int32  # by block, the one before it of the same hash
+    following: Int32  # by block, the next of the same hash
 
 
 def build_index(reference: bytes) -> Index:
@@ -54,7 +54,7 @@ def find_copies(data: bytes, reference: bytes, index: Index) -> list[Copy]:
     """Copies of at least LEAST bytes, in order and apart; greedy, of several the longest."""
     found = np.zeros((len(data) // LEAST + 1, 3), dtype=np.int64)
     ours, theirs = np.frombuffer(data, dtype=np.uint8), np.frombuffer(reference, dtype=np.uint8)
-    count = _find(ours, theirs, index.heads, index.following, found)
+    count = _find(ours, theirs, index.heads, index.following, LEAST, found)
     return [Copy(*row) for row in found[:count].tolist()]
 
 
@@ -73,20 +73,24 @@ def _entry(value: int, heads: Int32) -> int:
 
 @compiled
 def _fill(data: Bytes, heads: Int32, following: Int32) -> None:
-    for block in range(following.shape[0]):
+    for block in range(following.shape[0] - 1, -1, -1):
         entry = _entry(_hash(data, block * STRIDE), heads)
         following[block] = heads[entry]
         heads[entry] = block
 
 
 @compiled
-def _find(ours: Bytes, theirs: Bytes, heads: Int32, following: Int32, found: Int64) -> int:
-    """Fill rows of `found`; returns their number."""
+def _find(ours: Bytes, theirs: Bytes, heads: Int32, following: Int32, least: int, found: Int64) -> int:
+    """Fill rows of `found`; returns their number.
+
+    Sources lie at every distance modulo STRIDE, so that one copy after another is looked for in STRIDE places.
+    """
     leaving = np.int64(1)
     for _ in range(BLOCK - 1):
         leaving *= _FACTOR
     count, done, shift, at = 0, 0, 0, 0
     hashed, value = -1, np.int64(0)  # where the hash is of, and the hash
+    until, length, begin, source = -1, 0, 0, 0  # the longest copy since one was long enough
     while at + BLOCK <= ours.shape[0]:
         if hashed >= 0 and hashed + 1 == at:
             value = (value - (np.int64(ours[at - 1]) + 1) * leaving) * _FACTOR
@@ -94,9 +98,16 @@ def _find(ours: Bytes, theirs: Bytes, heads: Int32, following: Int32, found: Int
         else:
             value = _hash(ours, at)
         hashed = at
-        block, tried, length, begin, source = heads[_entry(value, heads)], 0, 0, 0, 0
+        block, tried = heads[_entry(value, heads)], -1
+        if until < 0:
+            length, begin, source = 0, 0, 0
         while block >= 0 and tried < CANDIDATES:
             there, after, before = np.int64(block) * STRIDE, 0, 0
+            if tried >= 0:
+                block = following[block]
+            elif 0 <= at + shift < theirs.shape[0]:
+                there = at + shift  # where the copy before would go on
+            tried += 1
             while (
                 at + after < ours.shape[0]
                 and there + after < theirs.shape[0]
@@ -112,13 +123,15 @@ def _find(ours: Bytes, theirs: Bytes, heads: Int32, following: Int32, found: Int
                     before += 1
                 if after + before > length or (after + before == length and there - at == shift):
                     length, begin, source = after + before, at - before, there - before
-            block = following[block]
-            tried += 1
-        if length >= LEAST:
+        if length >= least and until < 0:
+            until = at + STRIDE
+        if at + 1 < until and at + 1 + BLOCK <= ours.shape[0]:
+            at += 1
+        elif until >= 0:
             found[count, 0], found[count, 1], found[count, 2] = begin, source, length
             count += 1
             done, shift = begin + length, source - begin
-            at = done
+            at, until = done, -1
         else:
             at = max(at + 1, begin + length - BLOCK + 1)
     return count
