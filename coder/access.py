@@ -256,7 +256,9 @@ def _restore(stored: Stored, decode: Decode, head_in_doubt: bool) -> bytes:
         if not head_in_doubt:
             raise
         not_here = error
-    nameless = stored.segment if stored.segment.learned is None else replace(stored.segment, reference=UNKNOWN)
+    nameless = (
+        stored.segment if stored.segment.learned is None else replace(stored.segment, reference=UNKNOWN)
+    )
     for segment, checkpoint in (
         (stored.segment, UNKNOWN), (nameless, stored.checkpoint), (nameless, UNKNOWN),
     ):  # fmt: skip

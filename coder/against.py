@@ -26,7 +26,9 @@ def check_against(reference: Reference | None, level: int, streams: int | None) 
     if level == 1:
         raise LaconicError("level 1 takes no reference: experts learn from it; choose a level from 2 to 9")
     if streams is not None and streams != 1:
-        raise LaconicError(f"{streams} streams with a reference: one stream learns from it; leave streams out")
+        raise LaconicError(
+            f"{streams} streams with a reference: one stream learns from it; leave streams out"
+        )
 
 
 def encode_against(
@@ -82,7 +84,7 @@ def _primed(
 
 
 def _learned(length: int, reference: Reference, copies: Sequence[Copy], position: int) -> tuple[int, int]:
-    """Place and length of what a segment of `length` bytes learns from: around where what is no copy would lie."""
+    """Place and length of what a segment of `length` bytes learns from: around what is like its gaps."""
     gaps = [(end - begin, copy) for begin, end, copy in gaps_between(copies, length)]
     left, seen, middle = sum(size for size, _ in gaps), 0, position + length // 2
     for size, copy in gaps:

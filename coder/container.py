@@ -66,7 +66,13 @@ class Prologue:
         flags |= WITHOUT_CHECKPOINT if self.checkpoint is None else 0
         flags |= 0 if self.reference is None else WITH_REFERENCE
         number = bytes([count]) if count > 1 else b""
-        return MAGIC + bytes([VERSION << 4 | flags]) + number + (self.checkpoint or b"") + (self.reference or b"")
+        return (
+            MAGIC
+            + bytes([VERSION << 4 | flags])
+            + number
+            + (self.checkpoint or b"")
+            + (self.reference or b"")
+        )
 
 
 def check(*parts: bytes) -> bytes:

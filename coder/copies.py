@@ -1,7 +1,7 @@
 """Copies: the long stretches of a segment that stand in its reference too, found and written down.
 
-Blocks of the reference are found by a hash that rolls over the segment (A. Tridgell, "Efficient algorithms for
-sorting and synchronization", 1999), and what they have in common is extended both ways.
+Blocks of the reference are found by a hash that rolls over the segment (A. Tridgell, "Efficient Algorithms
+for Sorting and Synchronization", 1999), and what they have in common is extended both ways.
 """
 
 import io
@@ -83,7 +83,8 @@ def _fill(data: Bytes, heads: Int32, following: Int32) -> None:
 def _find(ours: Bytes, theirs: Bytes, heads: Int32, following: Int32, least: int, found: Int64) -> int:
     """Fill rows of `found`; returns their number.
 
-    Sources lie at every distance modulo STRIDE, so that one copy after another is looked for in STRIDE places.
+    Blocks tell of sources at one distance modulo STRIDE: once there is a copy, longer ones are looked for in
+    as many places.
     """
     leaving = np.int64(1)
     for _ in range(BLOCK - 1):
@@ -138,7 +139,7 @@ def _find(ours: Bytes, theirs: Bytes, heads: Int32, following: Int32, least: int
 
 
 def pack_copies(copies: list[Copy]) -> bytes:
-    """Their number; then of each the bytes before it, how far its source lies from where it would be, its length."""
+    """Their number; of each the bytes before it, its source relative to where it would be, its length."""
     out, done, expected = bytearray(pack_varint(len(copies))), 0, 0
     for copy in copies:
         gap = copy.begin - done
@@ -171,7 +172,7 @@ def read_copies(payload: bytes, original_length: int, reference_length: int) -> 
 
 
 def gaps_between(copies: list[Copy], original_length: int) -> Iterator[tuple[int, int, Copy | None]]:
-    """(begin, end) of what lies before each copy, with the copy; and of what lies after the last, with None."""
+    """(begin, end) of what lies before each copy, with the copy; and after the last, with None."""
     done = 0
     for copy in copies:
         yield done, copy.begin, copy

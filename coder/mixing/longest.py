@@ -11,7 +11,7 @@ from .layout import Bytes, Int64, Tree
 
 
 def longest_tokens(data: bytes, tree: Tree) -> IdArray:
-    """int32 [n]: at each place the longest token, of equal ones the first; bytes that begin none are left out."""
+    """int32 [n]: the longest token at each place, of equal ones the first; what begins none is left out."""
     ids = np.empty(len(data), dtype=np.int32)
     count = _cut(np.frombuffer(data, dtype=np.uint8), tree.token_bytes, tree.token_ends, ids)
     return ids[:count].copy()
@@ -19,7 +19,7 @@ def longest_tokens(data: bytes, tree: Tree) -> IdArray:
 
 @compiled
 def _cut(data: Bytes, text: Bytes, ends: Int64, ids: IdArray) -> int:
-    """Tokens are in the order of their bytes, so that those of one beginning are neighbours, the shortest first."""
+    """Tokens are in the order of their bytes: those of one beginning are neighbours, the shortest first."""
     at, count = 0, 0
     while at < data.shape[0]:
         low, high, depth, found, length = 0, ends.shape[0] - 1, 0, -1, 0

@@ -1,4 +1,4 @@
-"""`reference=` and `--reference`: there and back, refusals, ranges, recovery, and the bytes that are stored."""
+"""`reference=` and `--reference`: there and back, refusals, ranges, recovery, stored bytes."""
 
 import io
 import os
@@ -9,6 +9,7 @@ from fakes import predictable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import laconic
 from laconic.cli import main
 from laconic.coder import access
 from laconic.coder.against import encode_against
@@ -16,7 +17,6 @@ from laconic.coder.codec import SAMPLE
 from laconic.coder.container import Source, Writer, read_segments
 from laconic.coder.errors import LaconicError
 from laconic.coder.files import compress, decompress
-from laconic.coder.model import ensemble
 from laconic.coder.reference import Reference, open_reference
 from laconic.coder.registry import Decoder
 from laconic.coder.segment import EXPERTS, MIXED, RAW
@@ -210,12 +210,21 @@ def test_ranges_and_recovery(capsysbinary):
     assert capsysbinary.readouterr().out == NEW[900:2500]
     blob = bytearray(get("new.lac"))
     begin = blob.index(b"\xb5SEG", 40)
-    for at, lost in ((4, 0), (6, 0), (15, 0), (20, 0), (28, 0), (begin + 5, 1000)):  # of the head, and a segment
+    for at, lost in (
+        (4, 0),
+        (6, 0),
+        (15, 0),
+        (20, 0),
+        (28, 0),
+        (begin + 5, 1000),
+    ):  # of the head, and a segment
         broken = blob.copy()
         broken[at] ^= 0x44
         put("broken.lac", broken)
         assert main(["decompress", *reference, "broken.lac", "-o", "no"]) == 1
-        assert main(["decompress", "--recover", *reference, "-m", "default", "-f", "broken.lac", "-o", "b"]) == 1
+        assert (
+            main(["decompress", "--recover", *reference, "-m", "default", "-f", "broken.lac", "-o", "b"]) == 1
+        )
         assert len(get("b")) == len(NEW) - lost
         assert main(["decompress", "--recover", "-f", "broken.lac", "-o", "no"]) == 1
         assert b"reference" in capsysbinary.readouterr().err
@@ -253,7 +262,9 @@ def test_damage_at_every_byte(against):
                 with pytest.raises(LaconicError):
                     decompress(wrong, reference=OLD)
                 with pytest.raises(LaconicError):
-                    b"".join(access.read_range(io.BytesIO(wrong), 0, 1 << 40, Decoder(reference=Reference(OLD))))
+                    b"".join(
+                        access.read_range(io.BytesIO(wrong), 0, 1 << 40, Decoder(reference=Reference(OLD)))
+                    )
         assert decompress(blob, reference=OLD) == data
 
 
@@ -264,7 +275,12 @@ def test_a_flag_without_a_reference_contradicts(against):
         decompress(stripped, reference=OLD)
 
 
-def test_several_models_learn(pair):
-    two = ensemble(list(pair.members))
-    blob = compress(NEW, two, reference=OLD, level=3)
-    assert decompress(blob, two, reference=OLD) == NEW
+def test_file_objects():
+    with laconic.open("new.lac", "wb", level=2, segment_size=1000, reference="old") as file:
+        file.write(NEW)
+    assert get("new.lac") == compress(NEW, level=2, segment_size=1000, reference=OLD)
+    with laconic.open("new.lac", reference=OLD) as file:
+        file.seek(1500)
+        assert file.read() == NEW[1500:]
+    with laconic.open("new.lac") as file, pytest.raises(LaconicError, match="compressed against a reference"):
+        file.read()

@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.coder import copies
-from laconic.coder.copies import BLOCK, LEAST, STRIDE, Copy, build_index, find_copies, pack_copies, read_copies
+from laconic.coder.copies import (
+    BLOCK,
+    LEAST,
+    STRIDE,
+    Copy,
+    build_index,
+    find_copies,
+    pack_copies,
+    read_copies,
+)
 from laconic.coder.segment import DamageError, pack_varint
 
 NOISE = np.random.default_rng(0).bytes(20_000)
@@ -53,7 +62,11 @@ def test_of_several_places_the_longest_is_taken():
 def test_what_is_short_empty_or_all_alike():
     for data, reference in ((b"", b""), (b"", NOISE), (NOISE, b""), (NOISE, NOISE[: BLOCK - 1])):
         assert copies_of(data, reference) == []
-    assert copies_of(bytes(50_000), bytes(20_000)) == [(0, 0, 20_000), (20_000, 0, 20_000), (40_000, 0, 10_000)]
+    assert copies_of(bytes(50_000), bytes(20_000)) == [
+        (0, 0, 20_000),
+        (20_000, 0, 20_000),
+        (40_000, 0, 10_000),
+    ]
 
 
 @settings(max_examples=60, deadline=None)

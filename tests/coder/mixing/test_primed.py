@@ -1,5 +1,6 @@
 """Segments against a reference, held to the plain mixer; payloads that no encoder writes."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 from fakes import TOKENS, fake_model, predictable
 
 from laconic.coder.copies import Copy, gaps_between, pack_copies
-from laconic.coder.errors import LaconicError
 from laconic.coder.limits import MemoryLimitError
 from laconic.coder.mixing import primed, reference
 from laconic.coder.mixing.longest import longest_tokens
@@ -146,17 +146,13 @@ def test_payloads_that_no_encoder_writes(model):
         replace(segment, tokens=max(1, segment.tokens - 1), original_length=segment.original_length - 1),
         replace(segment, tokens=segment.tokens + 9, original_length=segment.original_length + 1),
     ):
-        try:
+        with suppress(DamageError):
             assert decode_primed(broken, OLD, model, 1 << 30) != NEW
-        except LaconicError as error:
-            assert isinstance(error, DamageError)
     for at in range(12):
         with_flip = bytearray(payload)
         with_flip[at] ^= 0x44
-        try:
+        with suppress(DamageError):
             assert decode_primed(replace(segment, payload=bytes(with_flip)), OLD, model, 1 << 30) != NEW
-        except DamageError:
-            pass
 
 
 def test_memory_counts_what_is_learned():
