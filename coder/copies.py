@@ -4,8 +4,11 @@ Blocks of the reference are found by a hash that rolls over the segment (A. Trid
 for Sorting and Synchronization", 1999), and what they have in common is extended both ways.
 """
 
+# numba's integers are no Python ints:
+# pyright: reportArgumentType=false, reportReturnType=false
+
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -138,7 +141,7 @@ def _find(ours: Bytes, theirs: Bytes, heads: Int32, following: Int32, least: int
     return count
 
 
-def pack_copies(copies: list[Copy]) -> bytes:
+def pack_copies(copies: Sequence[Copy]) -> bytes:
     """Their number; of each the bytes before it, its source relative to where it would be, its length."""
     out, done, expected = bytearray(pack_varint(len(copies))), 0, 0
     for copy in copies:
@@ -171,7 +174,7 @@ def read_copies(payload: bytes, original_length: int, reference_length: int) -> 
     return copies, payload[source.position :]
 
 
-def gaps_between(copies: list[Copy], original_length: int) -> Iterator[tuple[int, int, Copy | None]]:
+def gaps_between(copies: Sequence[Copy], original_length: int) -> Iterator[tuple[int, int, Copy | None]]:
     """(begin, end) of what lies before each copy, with the copy; and after the last, with None."""
     done = 0
     for copy in copies:

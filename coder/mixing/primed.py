@@ -36,7 +36,7 @@ Bytes = npt.NDArray[np.uint8]
 @compiled
 def _append(m: Mixing, data: Bytes) -> None:
     for i in range(data.shape[0]):
-        push_byte(m, 0, np.int64(data[i]))
+        push_byte(m, 0, np.int64(data[i]))  # pyright: ignore[reportArgumentType] - no Python int
 
 
 class _Prepared:
