@@ -44,6 +44,7 @@ COMMANDS = {
     "pretrain": Command("train.commands.pretrain", "stage of train: the teacher or the student from text"),
     "distill": Command("train.commands.distill", "stage of train: the student from the teacher"),
     "export": Command("train.commands.export", "last stage of train: freeze, reload, measure"),
+    "sweep": Command("sweep", "many recipes on one corpus, one table"),
     "quickstart": Command("quickstart", "all of it in minutes, on the standard library's source"),
 }
 EXTRAS = {

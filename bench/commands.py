@@ -10,6 +10,7 @@ from ..coder.commands.shared import Once, count
 from ..coder.engine import ENGINES
 from ..coder.errors import LaconicError
 from ..coder.mixing.experts import DEFAULT_LEVEL
+from .entropy import Entropy, measure_entropy
 from .measure import Sample, measure, read_samples
 from .outputs import check_outputs, write_output
 from .peers import PEERS, select_peers
@@ -46,7 +47,7 @@ def compare(
     return Report(samples, [measure(codec, samples) for codec in chain(ours, others)], left_out, checkpoint)
 
 
-def write_json(report: Report | Speed, out: Path) -> None:
+def write_json(report: Report | Speed | Entropy, out: Path) -> None:
     """The whole report as JSON.
 
     Raises:
@@ -86,6 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "machine's peaks, on a sample of the files put end to end; speeds of peers are in the comparison",
     )
     parser.add_argument(
+        "--entropy",
+        action="store_true",
+        help="measure the entropy coders on the bytes and the checkpoint's tokens of the files put end to "
+        "end: bits above the bound, and MB/s",
+    )
+    parser.add_argument(
         "--engine", metavar="E", help=f"with --speed: {', '.join(ENGINES)} (default: {ENGINES[0]})"
     )
     parser.add_argument(
@@ -105,6 +112,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write what was asked for."""
     check_outputs(args.json, args.plot, args.files)
+    if args.entropy:
+        return _run_entropy(args)
     levels = select_levels(args.levels or ("all" if args.speed else str(DEFAULT_LEVEL)))
     if args.speed:
         return _run_speed(args, levels)
@@ -128,7 +137,18 @@ def _run_speed(args: argparse.Namespace, levels: Sequence[int]) -> int:
     if args.plot or args.peers != "all":
         raise LaconicError("--speed measures laconic's own parts: leave out --plot and --peers")
     data = b"".join(sample.data for sample in read_samples(args.files))
-    report = measure_speed(data, args.model, levels, args.engine, args.streams)
+    return _show(measure_speed(data, args.model, levels, args.engine, args.streams), args)
+
+
+def _run_entropy(args: argparse.Namespace) -> int:
+    """Raises LaconicError for options that the other measurements have."""
+    if args.speed or args.plot or args.peers != "all" or args.levels or args.engine or args.streams:
+        raise LaconicError("--entropy measures coders alone: leave out all but FILE, -m and --json")
+    data = b"".join(sample.data for sample in read_samples(args.files))
+    return _show(measure_entropy(data, args.model), args)
+
+
+def _show(report: Speed | Entropy, args: argparse.Namespace) -> int:
     print(report.as_text())
     if args.json:
         write_json(report, args.json)

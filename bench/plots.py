@@ -94,6 +94,37 @@ def plot_loss_curve(csv_paths: Mapping[str, Sequence[Path]], out: Path) -> None:
     pyplot.close(figure)
 
 
+def plot_front(
+    points: Sequence[tuple[float, float]], labels: Sequence[str], front: Sequence[int], out: Path
+) -> None:
+    """Trials by work and bits per byte, those that none is better than in both joined by a line.
+
+    Args:
+        points: (multiply-accumulates a byte, bits per byte) of each trial.
+        labels: what each trial is; written at those of the front.
+        front: indices of the front's points, by work.
+        out: the PNG to write.
+
+    Raises:
+        LaconicError: matplotlib is not installed.
+    """
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
+    work, bits = [[point[i] / (1e6 if i == 0 else 1) for point in points] for i in (0, 1)]
+    axes.scatter(work, bits, color=OTHERS, s=28, zorder=2)
+    axes.plot([work[i] for i in front], [bits[i] for i in front], color=OURS, marker="o", lw=1.6, zorder=3)
+    for i in front:
+        axes.annotate(
+            labels[i], (work[i], bits[i]), (6, 6), textcoords="offset points", fontsize=7, color=INK
+        )
+    axes.set_xlabel("million multiply-accumulates a byte", color=INK)
+    axes.set_ylabel("bits per byte of shipped bytes", color=INK)
+    axes.grid(color="#e6e9ee", lw=0.8)
+    _dress(axes, "What is worth its work")
+    _save(figure, out)
+    pyplot.close(figure)
+
+
 def read_loss_curve(paths: Sequence[Path]) -> dict[str, Any]:
     """Points of metrics.csv files, put end to end.
 

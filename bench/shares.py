@@ -109,10 +109,14 @@ class _Clock:
 
 
 def take_apart(engine: "Engine", fed: npt.NDArray[np.int32]) -> Step | None:
-    """Time a step's parts on the streams of `fed` [S, T]; None for engines that are not numba's."""
+    """Time a step's parts on the streams of `fed` [S, T]; None for what numba does not evaluate as layers."""
     if engine.name != "numba":
         return None
     from ..coder.engines import kernels
+    from ..coder.engines.numba_engine import NumbaEngine
+
+    if not isinstance(engine, NumbaEngine):
+        return None
 
     numba: Any = engine
     compiled: Any = kernels.advance

@@ -100,7 +100,7 @@ class Speed:
         """The tables, and the account beneath."""
         parts = [whole_table(self.whole), self._parts_table()]
         if self.work is not None:
-            parts.append(self._operations_table(self.work))
+            parts += [self._operations_table(self.work)] if self.work.macs_per_token else []
             parts += [self.work.step.as_text()] if self.work.step else []
         return "\n\n".join([*parts, "\n".join(self._account())])
 
@@ -180,11 +180,15 @@ class Speed:
             for pace in self.paces
             if pace.level in (1, DEFAULT_LEVEL) and (share := self._share_of_decoding(pace)) is not None
         ]
-        return [
-            *lines,
+        lines += [
             f"engine       {work.engine}",
             f"kernel       {work.kernel}",
             *([f"decoding     {'; '.join(decoding)}, alone, on one core"] if decoding else []),
+        ]
+        if not work.macs_per_token:
+            return lines
+        return [
+            *lines,
             f"work         {work.macs_per_token / work.bytes_per_token / 1e6:.3f} M multiply-accumulates "
             f"a byte, {work.macs_per_token / 1e6:.3f} M a token of {work.bytes_per_token:.2f} bytes; "
             f"{work.cache_bytes_per_token / 1e3:,.1f} KB of keys and values read a token",

@@ -9,7 +9,7 @@ from .errors import LaconicError
 from .model import Model
 from .reference import Reference
 from .report import Report
-from .segment import RAW, Segment, pack_header
+from .segment import ENTROPY, RAW, Segment, pack_header
 
 LEARNED = 1 << 23  # bytes of the reference, at most, that a segment learns from
 LEARNED_AT_LEAST = 1 << 20  # of a longer one, and
@@ -19,10 +19,14 @@ HELPFUL = 0.98  # size of a sample with the reference, relative to without, from
 _Job = Callable[[int, Report | None], Segment | None]  # from a limit of its size
 
 
-def check_against(reference: Reference | None, level: int, streams: int | None) -> None:
+def check_against(
+    reference: Reference | None, level: int | None, streams: int | None, entropy: str = ENTROPY[0]
+) -> None:
     """Raises LaconicError for what does not go with a reference."""
     if reference is None:
         return
+    if entropy != ENTROPY[0]:
+        raise LaconicError(f"{entropy} takes no reference: experts learn from it; leave --entropy out")
     if level == 1:
         raise LaconicError("level 1 takes no reference: experts learn from it; choose a level from 2 to 9")
     if streams is not None and streams != 1:
@@ -37,14 +41,15 @@ def encode_against(
     reference: Reference,
     position: int = 0,
     report: Report | None = None,
-    level: int = DEFAULT_LEVEL,
+    level: int | None = None,
 ) -> Segment:
     """As `encode_segment`, or smaller, where the reference helps.
 
     Args:
         position: of the segment in the original: the reference is expected to be like it there.
-        level: 2 to 9.
+        level: 2 to 9, or None for the default.
     """
+    level = DEFAULT_LEVEL if level is None else level
     copies = find_copies(data, reference.data, reference.index)
     best, plain = Segment(RAW, len(data), data), True
     jobs = list[_Job]()

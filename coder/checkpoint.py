@@ -1,6 +1,6 @@
 """The frozen checkpoint: a folder of integers, addressed by the SHA-256 of what decoding depends on.
 
-    model.safetensors   integer tensors alone
+    model.lacw          integer tensors alone, entropy-coded
     config.json         spec version, shape, id, training summary, and a SHA-256 of all that
     tokenizer.json      for encoding only
     card.md             for people
@@ -24,19 +24,23 @@ import numpy as np
 from .errors import LaconicError
 from .fixedpoint import Array
 from .graph import PRIOR_TENSORS, FrozenConfig, check_tensors
+from .ngram import NgramConfig
+from .tensorfile import read_tensors, write_tensors
 from .tokenizer import ByteTokenizer
 
 if TYPE_CHECKING:
     from .mixing.prior import Prior
 
-TENSORS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "card.md"
+Config = FrozenConfig | NgramConfig
+
+TENSORS, CONFIG, TOKENIZER, CARD = "model.lacw", "config.json", "tokenizer.json", "card.md"
 
 
 def _canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
-def content_id(config: FrozenConfig, tensors: dict[str, Array]) -> bytes:
+def content_id(config: Config, tensors: dict[str, Array]) -> bytes:
     """SHA-256 over the shape and every tensor in order of name: dtype, shape, little-endian bytes."""
     digest = hashlib.sha256(_canonical(asdict(config)))
     for name in sorted(tensors):
@@ -52,7 +56,7 @@ def content_id(config: FrozenConfig, tensors: dict[str, Array]) -> bytes:
 class FrozenCheckpoint:
     """Integers that predict, and the bytes of each token."""
 
-    config: FrozenConfig
+    config: Config
     tensors: dict[str, Array]
     tokenizer_json: str
     summary: dict[str, Any]  # how it was trained: JSON values, not part of the id
@@ -66,6 +70,12 @@ class FrozenCheckpoint:
     def id(self) -> bytes:
         """32 bytes; files name the first 8."""
         return content_id(self.config, self.tensors)
+
+    @property
+    def transformer(self) -> FrozenConfig:
+        """The shape of a transformer, for what evaluates nothing else."""
+        assert isinstance(self.config, FrozenConfig)
+        return self.config
 
     @cached_property
     def token_bytes(self) -> list[bytes]:
@@ -103,15 +113,13 @@ class FrozenCheckpoint:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the folder beside its final place and rename it; an existing folder is an error."""
-        from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
-
         target = Path(folder)
         if target.exists():
             raise LaconicError(f"{target} exists: choose another folder or remove it first")
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            save_file({k: np.ascontiguousarray(v) for k, v in self.tensors.items()}, partial / TENSORS)
+            write_tensors(partial / TENSORS, self.tensors)
             head: dict[str, Any] = {
                 "config": asdict(self.config),
                 "id": self.id.hex(),
@@ -146,7 +154,7 @@ class FrozenCheckpoint:
             )
         head = _read_head(path / CONFIG)
         config = _read_config(path / CONFIG, head["config"])
-        tensors = _read_tensors(path / TENSORS)
+        tensors = read_tensors(path / TENSORS)
         tokenizer_json = (path / TOKENIZER).read_bytes()
         damaged = LaconicError(
             f"{path} is damaged (its content is not what its id says): get a good copy, or export it again"
@@ -185,27 +193,24 @@ def _read_head(path: Path) -> dict[str, Any]:
     return head
 
 
-def _read_config(path: Path, values: dict[str, Any]) -> FrozenConfig:
-    known = {field.name: field.type for field in fields(FrozenConfig)}
-    if set(values) != set(known):
-        odd = sorted(set(values) ^ set(known))
+def _read_config(path: Path, values: dict[str, Any]) -> Config:
+    """Of a kind that is named; a transformer's is not."""
+    shape = FrozenConfig
+    if "kind" in values:
+        shape = NgramConfig
+        if values["kind"] != NgramConfig.kind:
+            raise LaconicError(
+                f"{path} is of kind {values['kind']!r}, this laconic reads transformers and "
+                f"{NgramConfig.kind}: install the laconic that made it"
+            )
+    known = {field.name for field in fields(shape)}
+    if set(values) != known:
+        odd = sorted(set(values) ^ known)
         raise LaconicError(
             f"{path}: the shape's keys {odd} are unknown or missing; export the checkpoint again"
         )
-    config = FrozenConfig(**values)
+    config = shape(**values)
     faults = config.problems()
     if faults:
         raise LaconicError(f"{path}: {'; '.join(faults)}")
     return config
-
-
-def _read_tensors(path: Path) -> dict[str, Array]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
-
-    try:
-        return load_file(path)
-    except (SafetensorError, ValueError, KeyError, AttributeError) as error:
-        raise LaconicError(
-            f"{path} is damaged ({error}): get a good copy of the checkpoint, or export it again"
-        ) from None

@@ -9,7 +9,7 @@ from .mixing.experts import DEFAULT_LEVEL
 from .model import Model
 from .reference import Reference, check_reference
 from .report import Report
-from .segment import EXPERTS, LZMA, MIXED, RAW, Segment, pack_header
+from .segment import BY_TABLE, ENTROPY, EXPERTS, LZMA, MIXED, RANS, RAW, Segment, pack_header
 
 LEVELS = range(1, 10)  # 1: the model alone; from 2 on the mixer, with more experts
 LZMA_IS_ENOUGH = 0.002  # of the original: a long segment that LZMA shrinks so far is left to it, for speed
@@ -33,22 +33,53 @@ def check_level(level: int, model: Model | None) -> None:
         raise LaconicError("level 1 takes one checkpoint: name one by -m, or choose a level from 2 to 9")
 
 
+def check_entropy(entropy: str, level: int | None, model: Model | None, streams: int | None) -> None:
+    """Raises LaconicError for a coder that there is not, or that does not go with the rest."""
+    if entropy not in ENTROPY:
+        raise LaconicError(f"entropy coder {entropy!r}: choose from {', '.join(ENTROPY)}")
+    if entropy == "range":
+        return check_level(DEFAULT_LEVEL if level is None else level, model)
+    backwards = entropy == "rans" and level == 1
+    if level is not None and not backwards:
+        raise LaconicError(
+            f"{entropy} at level {level}: tables have no levels; leave the level out, or choose range "
+            "(rans takes level 1 too, a model's predictions)"
+        )
+    if backwards and model is None:
+        raise LaconicError(
+            "rans at level 1 codes a model's predictions, and there is none: name a checkpoint by -m, or "
+            "leave the level out"
+        )
+    if model is not None and model.others:
+        raise LaconicError(f"{entropy} takes one checkpoint: name one by -m, or choose range")
+    if streams is not None and not backwards:
+        raise LaconicError(f"{entropy} with {streams} streams: tables have none; leave streams out")
+
+
 def encode_segment(
     data: bytes,
     model: Model | None,
     streams: int | None = None,
     report: Report | None = None,
-    level: int = DEFAULT_LEVEL,
+    level: int | None = None,
+    entropy: str = "range",
 ) -> Segment:
     """The smallest coded form of `data`, at least one byte and at most MAX_SEGMENT, as far as samples tell.
 
     Args:
         model: None leaves experts, LZMA and raw.
         streams: 1..4096, or None for a number that suits the length.
-        level: 1 for the model alone (or LZMA), 2 to 9 for more and more experts around it.
+        level: 1 for the model alone (or LZMA), 2 to 9 for more and more experts around it; None for the
+            default.
+        entropy: one of ENTROPY. What is not "range" is used as it was asked for, and no other method but raw,
+            where that is smaller: rans at level 1 for the model's predictions; without a level, tables of
+            tokens or, without a model, of bytes.
     """
-    check_level(level, model)
+    check_entropy(entropy, level, model, streams)
     best = Segment(RAW, len(data), data)
+    if entropy != "range":
+        return _smaller(best, _as_asked(data, model, streams, entropy, level, report))
+    level = DEFAULT_LEVEL if level is None else level
     sign_of_life = _part(report, 0.0, 0.0)
     packed = encode_lzma(data, sign_of_life)
     if len(packed) < len(data):
@@ -68,6 +99,24 @@ def encode_segment(
         rest = _part(report, share if helps is None else 0.0, 1.0)
         best = _smaller(best, _mixing().encode_experts(data, level, _stored_size(best), rest))
     return best
+
+
+def _as_asked(
+    data: bytes,
+    model: Model | None,
+    streams: int | None,
+    entropy: str,
+    level: int | None,
+    report: Report | None,
+) -> Segment:
+    if level is None:
+        from .tabled import encode_tabled
+
+        return encode_tabled(data, model, entropy)
+    from .backwards import encode_backwards
+
+    assert model is not None
+    return encode_backwards(data, model, streams, report)
 
 
 def _part(report: Report | None, begin: float, end: float) -> Report | None:
@@ -146,7 +195,7 @@ def decode_segment(
     memory: int = MEMORY_LIMIT,
     reference: Reference | None = None,
 ) -> bytes:
-    """The original bytes; `model` is needed for methods MODEL and MIXED only.
+    """The original bytes; `model` is needed for the methods BY_MODEL only.
 
     Raises:
         DamageError: the payload is not what an encoder writes.
@@ -163,9 +212,17 @@ def decode_segment(
         return decode_lzma(segment.payload, segment.original_length)
     if segment.method == EXPERTS:
         return _mixing().decode_experts(segment, memory, report)
+    if segment.method in BY_TABLE:
+        from .tabled import decode_tabled
+
+        return decode_tabled(segment, model, memory)
     assert model is not None
     if segment.method == MIXED:
         return _mixing().decode_mixed(segment, model, memory, report)
+    if segment.method == RANS:
+        from .backwards import decode_backwards
+
+        return decode_backwards(segment, model, memory, report)
     from .direct import decode_direct
 
     return decode_direct(segment, model, memory, report)

@@ -1,6 +1,7 @@
 """Method MODEL: the engine's prediction alone, each token an interval of the range coder."""
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,6 @@ from .segment import MODEL, DamageError, Segment
 
 if TYPE_CHECKING:
     from .engine import Engine
-    from .engines.numba_engine import NumbaEngine
 
 Int64 = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -37,28 +37,35 @@ def encode_direct(
     data: bytes, model: Model, streams: int | None, limit: int, report: Report | None
 ) -> Segment | None:
     """None as soon as it is clear that `limit` bytes are less."""
-    engine, vocab = model.engine, model.engine.vocab_size
     ids = model.tokenize(data)
     if len(ids) > 2 * PLACES * (WARM_UP + COUNTED) and _estimate(ids, model) > PROMISING * limit:
         return None
     streams = num_streams(len(ids), streams, DEFAULT_STREAMS)
+    coder, out = kernels.encoder_state(), np.zeros(0, dtype=np.uint8)
+    for logits, targets, alive in predictions(ids, model, streams, report):
+        out = kernels.with_room(out, coder, kernels.MAX_BYTES_PER_TOKEN * targets.size)
+        kernels.encode_tokens(logits, targets, alive, coder, out)
+        if coder[2] > limit:
+            return None
+    length = kernels.finish_encoding(coder, out)
+    return Segment(MODEL, len(data), out[:length].tobytes(), len(ids), streams)
+
+
+def predictions(
+    ids: IdArray, model: Model, streams: int, report: Report | None
+) -> Iterator[tuple[npt.NDArray[np.int32], IdArray, IdArray]]:
+    """In pieces of T steps: logits int32 [S, T, V], targets int32 [S, T], and alive int32 [T]."""
+    engine, vocab = model.engine, model.engine.vocab_size
     targets, alive = in_lockstep(ids, streams)
     fed = fed_before(targets, vocab)
     chunk = chunk_steps(streams, vocab)
-    state, coder = engine.start(streams), kernels.encoder_state()
-    out = np.zeros(0, dtype=np.uint8)
+    state = engine.start(streams)
     for begin in range(0, len(alive), chunk):
         piece = slice(begin, begin + chunk)
         logits = np.ascontiguousarray(engine.advance(state, fed[:, piece]))
-        coded = np.ascontiguousarray(targets[:, piece])
-        out = kernels.with_room(out, coder, kernels.MAX_BYTES_PER_TOKEN * coded.size)
-        kernels.encode_tokens(logits, coded, alive[piece], coder, out)
-        if coder[2] > limit:
-            return None
+        yield logits, np.ascontiguousarray(targets[:, piece]), alive[piece]
         if report is not None:
             report(min(1.0, (begin + chunk) / len(alive)))
-    length = kernels.finish_encoding(coder, out)
-    return Segment(MODEL, len(data), out[:length].tobytes(), len(ids), streams)
 
 
 def _estimate(ids: IdArray, model: Model) -> float:
@@ -104,8 +111,8 @@ def _decode_steps(
     if engine.name == "numba":
         from . import fused
 
-        numba = cast("NumbaEngine", engine)
-        return fused.decode_direct(numba, state, coder, data, fed, alive, ids, begin, end)
+        if isinstance(engine, fused.NumbaEngine):
+            return fused.decode_direct(engine, state, coder, data, fed, alive, ids, begin, end)
     for step in range(begin, end):
         logits = np.ascontiguousarray(engine.advance(state, fed)[: alive[step], 0])
         if not kernels.decode_tokens(logits, data, coder, fed[:, 0]):

@@ -11,6 +11,7 @@ import numpy as np
 from .checkpoint import FrozenCheckpoint
 from .errors import LaconicError
 from .fixedpoint import Array
+from .ngram import NgramConfig
 
 ENGINES = ("numba", "torch", "cuda", "numpy")  # numba first: it is the default
 
@@ -88,7 +89,18 @@ def _fault(engine: Engine, checkpoint: FrozenCheckpoint) -> str | None:
 
 
 def build_engine(checkpoint: FrozenCheckpoint, name: str, threads: int | None = None) -> Engine:
-    """The engine called `name`, whether it is exact here or not."""
+    """The engine called `name`, whether it is exact here or not.
+
+    An n-gram model is looked up, not multiplied: numba evaluates it where torch or cuda is asked for.
+    """
+    if name in ENGINES and isinstance(checkpoint.config, NgramConfig):
+        if name == "numpy":
+            from .engines.ngram_reference import NgramReference
+
+            return NgramReference(checkpoint)
+        from .engines.ngram_numba import NgramEngine
+
+        return NgramEngine(checkpoint)
     if name == "numba":
         from .engines.numba_engine import NumbaEngine
 

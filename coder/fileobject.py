@@ -10,11 +10,10 @@ from typing import IO, Any, BinaryIO, cast
 from . import registry
 from .access import read_layout, read_stored
 from .against import check_against, encode_against
-from .codec import check_level, encode_segment
+from .codec import check_entropy, encode_segment
 from .container import Writer, restore
 from .errors import LaconicError
 from .files import SEGMENT_SIZE, Name, Names, PendingFile, check_sizes, extra_model, open_model
-from .mixing.experts import DEFAULT_LEVEL
 from .model import Model
 from .parallel import Check, Lanes, check_threads
 from .reference import Given, Reference, open_reference
@@ -86,7 +85,8 @@ class LacWriter(io.BufferedIOBase):
         model: Model | None,
         streams: int | None,
         segment_size: int,
-        level: int,
+        level: int | None,
+        entropy: str,
         threads: int,
         reference: Reference | None = None,
     ) -> None:
@@ -99,7 +99,7 @@ class LacWriter(io.BufferedIOBase):
             None if reference is None else reference.name,
         )
         self._writer = Writer(pending.file, prefix, name)
-        self._lanes = Lanes(partial(_encode, model, streams, level, reference), threads)
+        self._lanes = Lanes(partial(_encode, model, streams, level, entropy, reference), threads)
         self._position = 0  # of the next segment
         self._failed = False
 
@@ -165,7 +165,8 @@ class LacWriter(io.BufferedIOBase):
 def _encode(
     model: Model | None,
     streams: int | None,
-    level: int,
+    level: int | None,
+    entropy: str,
     reference: Reference | None,
     item: tuple[int, bytes],
     check: Check,
@@ -173,7 +174,7 @@ def _encode(
     position, data = item
     if reference is not None:
         return encode_against(data, model, reference, position, lambda part: check(), level), data
-    return encode_segment(data, model, streams, lambda part: check(), level), data
+    return encode_segment(data, model, streams, lambda part: check(), level, entropy), data
 
 
 class _TextWriter(io.TextIOWrapper):
@@ -200,7 +201,8 @@ def open_file(
     mode: str = "rb",
     model: Names | Model | None = "default",
     *,
-    level: int = DEFAULT_LEVEL,
+    level: int | None = None,
+    entropy: str = "range",
     engine: str | None = None,
     threads: int | None = None,
     streams: int | None = None,
@@ -216,8 +218,8 @@ def open_file(
     Args:
         mode: "rb", "wb" or "xb", or with "t" for text; "r", "w" and "x" mean bytes. "x" fails on what exists.
         model: to write, the checkpoint to use ("none": no model); to read, one more place to look.
-        level, engine, threads, streams, segment_size: as for `compress`; what is read is decoded one segment
-            at a time.
+        level, entropy, engine, threads, streams, segment_size: as for `compress`; what is read is decoded
+            one segment at a time.
         memory: as for `decompress`.
         reference: as for both.
         encoding, errors, newline: of text, as for the built-in open.
@@ -251,8 +253,8 @@ def open_file(
     check_sizes(streams, segment_size)
     lanes = check_threads(threads)
     loaded = open_model(model, engine, threads)
-    check_level(level, loaded)
-    check_against(known, level, streams)
+    check_entropy(entropy, level, loaded, streams)
+    check_against(known, level, streams, entropy)
     pending = PendingFile(path, force=kind == "w")
-    writer = LacWriter(pending, loaded, streams, segment_size, level, lanes, known)
+    writer = LacWriter(pending, loaded, streams, segment_size, level, entropy, lanes, known)
     return cast(IO[Any], _TextWriter(writer, encoding, errors, newline) if text else writer)

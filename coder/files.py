@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from . import registry
 from .container import Stored, Writer, read_segments, restore
 from .errors import LaconicError
-from .mixing.experts import DEFAULT_LEVEL
 from .parallel import Check, check_threads, in_order, is_idle
 from .progress import Progress
 from .reference import Given, Reference, open_reference
@@ -76,8 +75,9 @@ def compress_stream(
     streams: int | None = None,
     segment_size: int = SEGMENT_SIZE,
     progress: Progress | None = None,
-    level: int = DEFAULT_LEVEL,
+    level: int | None = None,
     threads: int | None = None,
+    entropy: str = "range",
     reference: Reference | None = None,
 ) -> Totals:
     """Read to the end, segment by segment, and write a container.
@@ -87,14 +87,15 @@ def compress_stream(
         reference: what decoding will need too.
 
     Raises:
-        LaconicError: streams, segment_size, level or threads are out of range, or do not go with a reference.
+        LaconicError: streams, segment_size, level or threads are out of range, or do not go with `entropy` or
+            a reference.
     """
     from .against import check_against, encode_against
-    from .codec import check_level, encode_segment
+    from .codec import check_entropy, encode_segment
 
-    check_level(level, model)
+    check_entropy(entropy, level, model, streams)
     check_sizes(streams, segment_size)
-    check_against(reference, level, streams)
+    check_against(reference, level, streams, entropy)
     prefix, name = None if model is None else model.prefixes, None if reference is None else reference.name
     reader, writer = Source(source), Writer(target, prefix, name)
     shown = progress or Progress("", None, False)
@@ -103,7 +104,7 @@ def compress_stream(
         position, data = item
         report = checked(check, shown.segment(len(data), len(data)))
         if reference is None:
-            segment = encode_segment(data, model, streams, report, level)
+            segment = encode_segment(data, model, streams, report, level, entropy)
         else:
             segment = encode_against(data, model, reference, position, report, level)
         report(1.0)
@@ -172,7 +173,8 @@ def compress(
     data: bytes | bytearray | memoryview,
     model: "Names | Model | None" = "default",
     *,
-    level: int = DEFAULT_LEVEL,
+    level: int | None = None,
+    entropy: str = "range",
     engine: str | None = None,
     threads: int | None = None,
     streams: int | None = None,
@@ -184,7 +186,10 @@ def compress(
     Args:
         model: a checkpoint's name, path or id, several of one vocabulary, or what `open_model` returned; None
             or "none" for no model.
-        level: 1 for the model alone, 2 (fast) to 9 (small) for more and more experts around it.
+        level: 1 for the model alone, 2 (fast) to 9 (small) for more and more experts around it (None: 6).
+        entropy: "range", what the levels are of; or "huffman", "rans", "tans": the checkpoint's tokens, or
+            bytes where there is none, by tables that are sent, and raw where that is smaller. "rans" also
+            takes level 1, the model's predictions.
         engine: what evaluates it (None: the fastest); the result is the same.
         threads: segments in work at the same time (None: as many as cores); the result is the same. Each
             takes memory of its own: some 350 MB for 8 MiB at the default level.
@@ -193,7 +198,7 @@ def compress(
         reference: bytes, or the path of a file, that decoding will need too: an earlier version, a template.
 
     Raises:
-        LaconicError: there is no such checkpoint, engine or reference, or a number is out of range.
+        LaconicError: there is no such checkpoint, engine, coder or reference, or a number is out of range.
     """
     target = io.BytesIO()
     known = open_reference(reference)
@@ -206,6 +211,7 @@ def compress(
         segment_size,
         level=level,
         threads=threads,
+        entropy=entropy,
         reference=known,
     )
     return target.getvalue()

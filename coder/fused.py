@@ -3,23 +3,19 @@
 With one stream, calling two kernels a token costs as much as what they do.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from .compiled import compiled
 from .engines import kernels as engine
 from .engines.layout import Bytes, Cache, Int32, Int64, Scratch, Shape, Weights
+from .engines.numba_engine import NumbaEngine, NumbaState
 from .kernels import BLOCK, decode_each
 from .mixing import kernels as mixer
 from .mixing.layout import Mixing, Tree
 
-if TYPE_CHECKING:
-    from .engines.numba_engine import NumbaEngine, NumbaState
-
 
 def decode_direct(
-    numba: "NumbaEngine", state: "NumbaState", coder: Int64, data: Bytes, fed: Int32, alive: Int32,
+    numba: NumbaEngine, state: NumbaState, coder: Int64, data: Bytes, fed: Int32, alive: Int32,
     ids: Int32, begin: int, end: int,
 ) -> bool:  # fmt: skip
     """As `direct.py` decodes: the steps from `begin` to `end` into ids [S, T].
@@ -41,7 +37,7 @@ def decode_direct(
 
 
 def decode_mixed(
-    numba: "NumbaEngine", state: "NumbaState", tree: Tree, mixing: Mixing, coder: Int64, data: Bytes,
+    numba: NumbaEngine, state: NumbaState, tree: Tree, mixing: Mixing, coder: Int64, data: Bytes,
     fed: Int32, alive: Int32, ids: Int32, begin: int, end: int,
 ) -> bool:  # fmt: skip
     """As `mixing/coding.py` decodes; see `decode_direct`."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from .errors import LaconicError
 from .fixedpoint import INT8_MAX, MULTIPLIER_BITS, ROTARY_BITS, SHIFT_MAX, Array
+from .ngram import NGRAM_TENSORS, NgramConfig, check_ngram
 
 # What the mixer begins with (coder/mixing/prior.py): all of them or none.
 PRIOR_TENSORS = ("mixer.weights", "mixer.maps", "mixer.matches", "mixer.rates")
@@ -148,11 +149,11 @@ def tensor_specs(config: FrozenConfig) -> dict[str, TensorSpec]:
     return specs
 
 
-def check_tensors(config: FrozenConfig, tensors: dict[str, Array]) -> None:
-    """Refuse what the graph does not list, or what could overflow.
+def check_tensors(config: FrozenConfig | NgramConfig, tensors: dict[str, Array]) -> None:
+    """Refuse what the kind of checkpoint does not list, or what could overflow.
 
-    The shapes' limits prove the bounds: an accumulator is at most 127 * 127 * 4096 < 2^26, a row's scale at
-    most 2^24, so their product is below 2^50, its quotient by 2^16 below 2^34, and that times a multiplier
+    A transformer's limits prove the bounds: an accumulator is at most 127 * 127 * 4096 < 2^26, a row's scale
+    at most 2^24, so their product is below 2^50, its quotient by 2^16 below 2^34, and that times a multiplier
     below 2^52: everything stays exact in int64, and in float64.
 
     Raises:
@@ -161,10 +162,12 @@ def check_tensors(config: FrozenConfig, tensors: dict[str, Array]) -> None:
     faults = config.problems()
     if faults:
         raise LaconicError("; ".join(faults))
-    specs = tensor_specs(config)
+    ngram = isinstance(config, NgramConfig)
+    specs = {} if ngram else tensor_specs(config)
+    free = NGRAM_TENSORS if ngram else ()
     if any(name in tensors for name in PRIOR_TENSORS):
         specs |= {name: TensorSpec(*PRIOR_SHAPES[name]) for name in PRIOR_TENSORS}
-    for name in sorted(set(tensors) ^ (set(specs) | {"token_bytes", "token_ends"})):
+    for name in sorted(set(tensors) ^ {*specs, *free, "token_bytes", "token_ends"}):
         raise LaconicError(f"tensor {name} is {'unknown' if name in tensors else 'missing'}")
     for name, spec in specs.items():
         tensor = tensors[name]
@@ -175,7 +178,17 @@ def check_tensors(config: FrozenConfig, tensors: dict[str, Array]) -> None:
             raise LaconicError(
                 f"tensor {name} reaches {tensor.min()}..{tensor.max()}, allowed are {spec.low}..{spec.high}"
             )
+    if ngram:
+        check_ngram(config, tensors)
     _check_token_bytes(config.vocab_size, tensors["token_bytes"], tensors["token_ends"])
+
+
+def token_tensors(token_bytes: list[bytes]) -> dict[str, Array]:
+    """The tensors that say which bytes each token stands for."""
+    return {
+        "token_bytes": np.frombuffer(b"".join(token_bytes), dtype=np.uint8).copy(),
+        "token_ends": np.cumsum([len(token) for token in token_bytes]).astype(np.int32),
+    }
 
 
 def _check_token_bytes(vocab_size: int, joined: Array, ends: Array) -> None:

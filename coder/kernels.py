@@ -14,6 +14,7 @@ from .compiled import compiled, inlined
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
+Whole = int | np.int64
 
 TAIL = 7
 TOP_SHIFT = 48
@@ -24,7 +25,7 @@ MAX_BYTES_PER_TOKEN = 6  # a weight of 1 in 2^39 costs five, and the rest of the
 
 
 @compiled
-def _maximum(row: Int32) -> int:
+def maximum(row: Int32) -> int:
     top = row[0]
     for v in range(1, row.shape[0]):
         top = max(top, row[v])
@@ -52,7 +53,7 @@ def _block_sum(block: Int32, top: int) -> np.int64:
 
 
 @compiled
-def _sum_weights(row: Int32, begin: int, end: int, top: int) -> np.int64:
+def sum_weights(row: Int32, begin: int, end: int, top: int) -> np.int64:
     """Sum of the weights of the symbols begin <= v < end."""
     total, at = np.int64(0), begin
     while at + BLOCK <= end:
@@ -64,12 +65,12 @@ def _sum_weights(row: Int32, begin: int, end: int, top: int) -> np.int64:
 
 
 @compiled
-def _fill_sums(row: Int32, top: int, sums: Int64) -> np.int64:
+def fill_sums(row: Int32, top: int, sums: Int64) -> np.int64:
     """Write the sum of each block's weights; returns the total."""
     total = np.int64(0)
     for block in range(sums.shape[0]):
         begin = block * BLOCK
-        sums[block] = _sum_weights(row, begin, min(begin + BLOCK, row.shape[0]), top)
+        sums[block] = sum_weights(row, begin, min(begin + BLOCK, row.shape[0]), top)
         total += sums[block]
     return total
 
@@ -96,14 +97,10 @@ def encoder_state() -> Int64:
     return np.array([0, SPAN_FULL, 0], dtype=np.int64)
 
 
-@compiled
-def _encode_token(row: Int32, target: int, state: Int64, out: Bytes) -> None:
-    vocab = row.shape[0]
+@inlined
+def encode_interval(cum: Whole, after: Whole, total: Whole, state: Int64, out: Bytes) -> None:
+    """Code the symbol whose interval is cum <= x < after of total < 2^39: at most 6 bytes more."""
     low, span, end = state[0], state[1], state[2]
-    top = _maximum(row)
-    cum = _sum_weights(row, 0, target, top)
-    after = cum + _sum_weights(row, target, target + 1, top)
-    total = after + _sum_weights(row, target + 1, vocab, top)
     r = span // total
     low += r * cum
     span = span - r * cum if after == total else r * (after - cum)
@@ -116,6 +113,16 @@ def _encode_token(row: Int32, target: int, state: Int64, out: Bytes) -> None:
         low = (low << 8) & (SPAN_FULL - 1)
         span <<= 8
     state[0], state[1], state[2] = low, span, end
+
+
+@compiled
+def _encode_token(row: Int32, target: int, state: Int64, out: Bytes) -> None:
+    vocab = row.shape[0]
+    top = maximum(row)
+    cum = sum_weights(row, 0, target, top)
+    after = cum + sum_weights(row, target, target + 1, top)
+    total = after + sum_weights(row, target + 1, vocab, top)
+    encode_interval(cum, after, total, state, out)
 
 
 @compiled
@@ -206,14 +213,36 @@ def decode_tokens(logits: Int32, data: Bytes, state: Int64, ids: Int32) -> bool:
     return decode_each(logits, data, state, ids, sums)
 
 
+@inlined
+def decode_target(total: Whole, state: Int64) -> int:
+    """The number below `total` that lies in the interval of the next symbol."""
+    return min(state[0] // (state[1] // total), total - 1)
+
+
+@inlined
+def decode_interval(cum: Whole, after: Whole, total: Whole, state: Int64, data: Bytes) -> bool:
+    """Take the symbol whose interval is cum <= x < after of total; False when the data ended before it."""
+    offset, span, position = state[0], state[1], state[2]
+    r = span // total
+    offset -= r * cum
+    span = span - r * cum if after == total else r * (after - cum)
+    while span <= SPAN_LOW:
+        if position >= data.shape[0] + TAIL:
+            return False
+        byte = np.int64(data[position]) if position < data.shape[0] else np.int64(0)
+        offset = (offset << 8) | byte
+        position += 1
+        span <<= 8
+    state[0], state[1], state[2] = offset, span, position
+    return True
+
+
 @compiled
 def _decode_token(row: Int32, data: Bytes, state: Int64, sums: Int64) -> int:
     """The next token, or -1 when the data ended before it did."""
-    offset, span, position = state[0], state[1], state[2]
-    top = _maximum(row)
-    total = _fill_sums(row, top, sums)
-    r = span // total
-    target = min(offset // r, total - 1)
+    top = maximum(row)
+    total = fill_sums(row, top, sums)
+    target = decode_target(total, state)
     cum, block = np.int64(0), 0
     while cum + sums[block] <= target:
         cum += sums[block]
@@ -224,17 +253,7 @@ def _decode_token(row: Int32, data: Bytes, state: Int64, sums: Int64) -> int:
         cum += weight
         symbol += 1
         weight = np.int64(token_weight(row[symbol], top))
-    offset -= r * cum
-    span = span - r * cum if cum + weight == total else r * weight
-    while span <= SPAN_LOW:
-        if position >= data.shape[0] + TAIL:
-            return -1
-        byte = np.int64(data[position]) if position < data.shape[0] else np.int64(0)
-        offset = (offset << 8) | byte
-        position += 1
-        span <<= 8
-    state[0], state[1], state[2] = offset, span, position
-    return symbol
+    return symbol if decode_interval(cum, cum + weight, total, state, data) else -1
 
 
 @compiled
@@ -303,6 +322,13 @@ def ended_shortest(data: Bytes, bounds: Int64, states: Int64, sound: npt.NDArray
         sound[s] = offset == further and position - TAIL + count == length
 
 
+def is_shortest(data: Bytes, state: Int64) -> bool:
+    """`ended_shortest` for the one decoder of all of `data`."""
+    sound = np.zeros(1, dtype=np.bool_)
+    ended_shortest(data, np.array([[0, len(data)]], dtype=np.int64), state[None], sound)
+    return bool(sound[0])
+
+
 def code_lengths(logits: Int32, targets: Int32) -> npt.NDArray[np.float64]:
     """Bits that each of targets [N] costs under logits int32 [N, V]: log2(total / weight), float64 [N]."""
     bits = np.empty(logits.shape[0], dtype=np.float64)
@@ -314,6 +340,6 @@ def code_lengths(logits: Int32, targets: Int32) -> npt.NDArray[np.float64]:
 def _code_lengths(logits: Int32, targets: Int32, bits: npt.NDArray[np.float64]) -> None:
     for n in range(logits.shape[0]):
         row = logits[n]
-        top = _maximum(row)
-        weight = _sum_weights(row, targets[n], targets[n] + 1, top)
-        bits[n] = np.log2(_sum_weights(row, 0, row.shape[0], top) / weight)
+        top = maximum(row)
+        weight = sum_weights(row, targets[n], targets[n] + 1, top)
+        bits[n] = np.log2(sum_weights(row, 0, row.shape[0], top) / weight)

@@ -1,9 +1,9 @@
 """Where checkpoints are found: by name, by path, or by the id that a file names.
 
 They lie in the folders that the environment variable LACONIC_CHECKPOINTS lists (separated as in PATH) and in
-the package's `checkpoints` folder. A name means the first folder that is called so, in that order: a folder
-called default takes the place of the shipped one. Searching reads `config.json` alone; only what is chosen is
-loaded and verified, and the others of its id where it is damaged.
+the package's `checkpoints` folder. A name means the first folder that is called so, in that order; where none
+is called default, that means one of those that ship (`ALIASES`). Searching reads `config.json` alone; only
+what is chosen is loaded and verified, and the others of its id where it is damaged.
 """
 
 import json
@@ -30,6 +30,7 @@ Name = str | os.PathLike[str]
 VARIABLE = "LACONIC_CHECKPOINTS"
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
 DEFAULT = "default"
+ALIASES = {DEFAULT: "english-nano"}  # where no folder is called so: the shipped one that serves most people
 _MIN_ID_DIGITS = 4
 
 
@@ -110,9 +111,10 @@ def find(wanted: Name) -> Listing:
     text = os.fspath(wanted)
     path = Path(text)
     here = [] if isinstance(wanted, Path) or os.sep in text else list(available())
-    for listing in here:
-        if listing.name == text:
-            return _sound_copy(listing, here)
+    for name in (text, ALIASES.get(text)):
+        for listing in here:
+            if listing.name == name:
+                return _sound_copy(listing, here)
     if (path / "config.json").is_file():
         listing = read_listing(path)
         if listing is None:

@@ -5,9 +5,15 @@ from typing import BinaryIO
 
 from .errors import LaconicError
 
-RAW, MODEL, LZMA, MIXED, EXPERTS = range(5)  # methods
-METHOD_NAMES = ("raw", "model", "lzma", "mixed", "experts")
-BY_MODEL = (MODEL, MIXED)  # methods that need the checkpoint
+RAW, MODEL, LZMA, MIXED, EXPERTS, BYTES, TOKENS, RANS = range(8)  # methods
+METHOD_NAMES = (
+    "raw", "model", "lzma", "mixed", "experts", "bytes by table", "tokens by table", "model by rans",
+)  # fmt: skip
+BY_MODEL = (MODEL, MIXED, TOKENS, RANS)  # methods that need the checkpoint
+IN_STREAMS = (MODEL, MIXED, RANS)
+AT_LEVELS = (MIXED, EXPERTS)
+BY_TABLE = (BYTES, TOKENS)
+ENTROPY = ("range", "huffman", "rans", "tans")  # coders by number; the first is no coder of tables
 MAX_SEGMENT = 1 << 28  # original bytes of a segment
 MAX_STREAMS = 4096
 AGAINST = 0x80  # of the byte that tells the method: the segment is coded against the file's reference
@@ -27,9 +33,9 @@ class Segment:
     method: int
     original_length: int
     payload: bytes
-    tokens: int = 0  # MODEL and MIXED only, as is the next
-    streams: int = 0
-    profile: int = 0  # MIXED and EXPERTS only: level and size of the mixer
+    tokens: int = 0  # BY_MODEL
+    streams: int = 0  # IN_STREAMS
+    profile: int = 0  # AT_LEVELS: level and size of the mixer; BY_TABLE: number of the coder
     learned: tuple[int, int] | None = None  # against a reference: where the part of it begins, and its length
     reference: bytes = b""  # `Reference.name`, as the file's prologue tells it; no part of the header
 
@@ -49,8 +55,10 @@ def pack_header(segment: Segment) -> bytes:
     against = 0 if segment.learned is None else AGAINST
     header = bytes([segment.method | against]) + pack_varint(segment.original_length)
     if segment.method in BY_MODEL:
-        header += pack_varint(segment.tokens) + pack_varint(segment.streams)
-    if segment.method in (MIXED, EXPERTS):
+        header += pack_varint(segment.tokens)
+    if segment.method in IN_STREAMS:
+        header += pack_varint(segment.streams)
+    if segment.method in (*AT_LEVELS, *BY_TABLE):
         header += bytes([segment.profile])
     if segment.learned is not None:
         header += b"".join(map(pack_varint, segment.learned))
@@ -100,17 +108,21 @@ class Source:
         """Method and lengths of a segment, its payload still empty."""
         first = self.exactly(1)[0]
         method, against = first & ~AGAINST, first & AGAINST
-        if method >= len(METHOD_NAMES) or (against and method not in (MIXED, EXPERTS)):
-            raise damaged(f"method {first} at byte {self.position - 1} is unknown")
+        if method >= len(METHOD_NAMES) or (against and method not in AT_LEVELS):
+            raise damaged(
+                f"method {first} at byte {self.position - 1} is unknown, if it is not of a newer laconic"
+            )
         original = self.varint(0, MAX_SEGMENT, "the original length")
         tokens = streams = profile = 0
         if method in BY_MODEL:
             tokens = self.varint(1, max(1, original), "the number of tokens")
+        if method in IN_STREAMS:
             streams = self.varint(1, 1 if against else min(tokens, MAX_STREAMS), "the number of streams")
-        if method in (MIXED, EXPERTS):
+        if method in (*AT_LEVELS, *BY_TABLE):
             profile = self.exactly(1)[0]
             level, slots = profile >> 4, profile & 15
-            if not (2 <= level <= 9 and slots <= 12):
+            sound = 1 <= profile < len(ENTROPY) if method in BY_TABLE else 2 <= level <= 9 and slots <= 12
+            if not sound:
                 raise damaged(f"profile {profile:#04x} at byte {self.position - 1} is unknown")
         learned = None
         if against:

@@ -1,5 +1,8 @@
 """Batches of sequences from a token shard. B sequences of T tokens."""
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -32,3 +35,13 @@ def sequence_batch(
         first, last = np.searchsorted(shard.offsets, (start, start + seq_len))
         inputs_BT[row, shard.offsets[first:last] - start] = begin_id
     return inputs_BT, targets_BT
+
+
+def spread_batches(
+    shard: TokenShard, seq_len: int, sequences: int, count: int, begin_id: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """`count` batches of some `sequences` each, spread evenly over a shard; see `sequence_batch`."""
+    available = shard.num_tokens // seq_len
+    chosen = np.linspace(0, max(0, available - 1), min(available, sequences * count)).astype(np.int64)
+    for part in np.array_split(np.unique(chosen), max(1, math.ceil(len(chosen) / sequences))):
+        yield sequence_batch(shard, part, seq_len, begin_id, 0)

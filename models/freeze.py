@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..coder import fixedpoint as fp
-from ..coder.graph import FrozenConfig
-from .transformer import Attention, FeedForward, Transformer
+from ..coder.graph import FrozenConfig, token_tensors
+from .attention import Attention
+from .quantise import QuantLinear
+from .rounding import levels_of, round_rows
+from .transformer import FeedForward, Transformer
 
 STEPS_PER_CLIP = fp.INT8_MAX << fp.HEAD_BITS  # queries, keys and values: the clip in fixed point
 INNER_TARGET = 1 << 13  # largest calibrated feed-forward input in fixed point: half of its saturation
@@ -18,18 +22,40 @@ FIXED_LOG2E = math.log2(math.e) * (1 << fp.LOGIT_BITS)
 Arrays = dict[str, np.ndarray]
 
 
+@dataclass
+class Calibration:
+    """What passed through a model on some text.
+
+    Attributes:
+        largest: the largest magnitude of each layer's feed-forward input.
+        moments: layer -> the mean of x x^T over its inputs x, float64 [K, K].
+    """
+
+    largest: list[float]
+    moments: Arrays
+
+
+def _linears(model: Transformer) -> dict[str, QuantLinear]:
+    """The matrices of the blocks by the names of their tensors."""
+    found: dict[str, QuantLinear] = {}
+    for i, block in enumerate(model.layers):
+        found |= {f"layers.{i}.qkv": block.attention.qkv, f"layers.{i}.out": block.attention.out}
+        found |= {f"layers.{i}.up": block.ffn.up, f"layers.{i}.down": block.ffn.down}
+    return found
+
+
 @torch.no_grad()
-def calibrate(model: Transformer, batches: Iterable[Tensor]) -> list[float]:
-    """Set the static ranges of attention from what passes, and measure the feed-forward inputs.
+def calibrate(model: Transformer, batches: Iterable[Tensor], moments: bool = False) -> Calibration:
+    """Set the static ranges of attention from what passes, and measure the inputs of the layers.
 
     Args:
         model: left in the mode in which it came.
         batches: ids [B, T], a few thousand tokens of training text in all.
-
-    Returns:
-        The largest magnitude of each layer's feed-forward input.
+        moments: whether those of the inputs are wanted, by which weights are rounded.
     """
     largest = [0.0] * len(model.layers)
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
 
     def watch(layer: int):
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -37,7 +63,17 @@ def calibrate(model: Transformer, batches: Iterable[Tensor]) -> list[float]:
 
         return hook
 
+    def collect(name: str):
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            rows = inputs[0].flatten(0, -2).double()
+            sums[name] = sums.get(name, torch.zeros(())) + rows.T @ rows
+            counts[name] = counts.get(name, 0) + len(rows)
+
+        return hook
+
     handles = [block.ffn.up.register_forward_hook(watch(i)) for i, block in enumerate(model.layers)]
+    if moments:
+        handles += [m.register_forward_pre_hook(collect(name)) for name, m in _linears(model).items()]
     training, quantised = model.training, model.quantised
     model.eval().simulate_integers(False)
     for block in model.layers:
@@ -53,17 +89,11 @@ def calibrate(model: Transformer, batches: Iterable[Tensor]) -> list[float]:
         model.train(training)
         for handle in handles:
             handle.remove()
-    return largest
+    return Calibration(largest, {name: _numpy(total / counts[name]) for name, total in sums.items()})
 
 
 def _numpy(x: Tensor) -> np.ndarray:
     return x.detach().double().cpu().numpy()
-
-
-def _quantise_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float64 [N, K] -> (int8 [N, K], step float64 [N]) with weight ~ int8 * step."""
-    step = np.maximum(np.abs(weight).max(axis=1), 1e-8) / fp.INT8_MAX
-    return np.rint(weight / step[:, None]).astype(np.int8), step
 
 
 def _put_multiplier(tensors: Arrays, name: str, scale: np.ndarray) -> None:
@@ -72,25 +102,31 @@ def _put_multiplier(tensors: Arrays, name: str, scale: np.ndarray) -> None:
     tensors[f"{name}.shift"] = np.array([shift], dtype=np.int32)
 
 
-def _put_linear(tensors: Arrays, name: str, weight: Tensor, scale: float | np.ndarray) -> None:
-    """`scale`: fixed-point output a unit of (input q x row scale x weight)."""
-    tensors[f"{name}.weight"], step = _quantise_weight(_numpy(weight))
-    _put_multiplier(tensors, name, step * scale)
+class _Rounding:
+    """How the matrices of the blocks become integers."""
+
+    def __init__(self, calibration: Calibration, bits: int) -> None:
+        self.moments, self.levels = calibration.moments, levels_of(bits)
+
+    def put(self, tensors: Arrays, name: str, weight: Tensor, scale: float | np.ndarray) -> None:
+        """`scale`: fixed-point output a unit of (input q x row scale x weight)."""
+        tensors[f"{name}.weight"], step = round_rows(_numpy(weight), self.levels, self.moments.get(name))
+        _put_multiplier(tensors, name, step * scale)
 
 
-def _freeze_attention(tensors: Arrays, layer: str, attention: Attention) -> None:
+def _freeze_attention(tensors: Arrays, layer: str, attention: Attention, rounding: _Rounding) -> None:
     config = attention.config
     H, G, K = config.num_heads, config.num_kv_heads, config.head_dim
     clips = [max(float(c.value), 1e-6) for c in (attention.q_clip, attention.k_clip, attention.v_clip)]
     per_row = np.repeat([STEPS_PER_CLIP / clip for clip in clips], [H * K, G * K, G * K])
-    _put_linear(tensors, f"{layer}.qkv", attention.qkv.weight, per_row / fp.INT8_MAX)
+    rounding.put(tensors, f"{layer}.qkv", attention.qkv.weight, per_row / fp.INT8_MAX)
     q_step, k_step, v_step = (clip / fp.INT8_MAX for clip in clips)
     _put_multiplier(tensors, f"{layer}.score", np.array([q_step * k_step / math.sqrt(K) * FIXED_LOG2E]))
     if config.positions == "relative":
         bias = np.rint(_numpy(attention.bias) * FIXED_LOG2E)
         tensors[f"{layer}.bias"] = np.clip(bias, -(1 << 20), 1 << 20).astype(np.int32)
     unit = 2.0 ** (fp.SCALE_BITS - fp.ROW_SCALE_SHIFT - fp.AVERAGE_BITS)
-    _put_linear(
+    rounding.put(
         tensors,
         f"{layer}.out",
         attention.out.weight,
@@ -98,44 +134,48 @@ def _freeze_attention(tensors: Arrays, layer: str, attention: Attention) -> None
     )
 
 
-def _freeze_ffn(tensors: Arrays, layer: str, ffn: FeedForward, largest: float) -> None:
+def _freeze_ffn(tensors: Arrays, layer: str, ffn: FeedForward, largest: float, rounding: _Rounding) -> None:
     inner = INNER_TARGET / max(largest, 1e-6)  # fixed point a unit of the hidden pre-activations
-    _put_linear(tensors, f"{layer}.up", ffn.up.weight, inner / fp.INT8_MAX)
+    rounding.put(tensors, f"{layer}.up", ffn.up.weight, inner / fp.INT8_MAX)
     unit = 2.0 ** (fp.SCALE_BITS - fp.ROW_SCALE_SHIFT + fp.HIDDEN_SHIFT) / inner**2
-    _put_linear(tensors, f"{layer}.down", ffn.down.weight, unit / fp.INT8_MAX * (1 << fp.RESIDUAL_BITS))
+    rounding.put(tensors, f"{layer}.down", ffn.down.weight, unit / fp.INT8_MAX * (1 << fp.RESIDUAL_BITS))
 
 
 def _freeze_embedding(tensors: Arrays, model: Transformer) -> None:
-    weight, step = _quantise_weight(_numpy(model.embed.weight))
+    weight, step = round_rows(_numpy(model.embed.weight), fp.INT8_MAX)
     rms = np.sqrt(np.maximum((weight.astype(np.float64) ** 2).mean(axis=1), 1e-6))
     tensors["embed.weight"] = weight
     _put_multiplier(tensors, "embed", (1 << fp.RESIDUAL_BITS) / rms)
     if model.head is not None:
-        _put_linear(tensors, "head", model.head.weight, FIXED_LOG2E / fp.INT8_MAX)
+        tensors["head.weight"], step = round_rows(_numpy(model.head.weight), fp.INT8_MAX)
+        _put_multiplier(tensors, "head", step * FIXED_LOG2E / fp.INT8_MAX)
     else:
         _put_multiplier(tensors, "head", step[:-1] * FIXED_LOG2E / fp.INT8_MAX)
 
 
-def freeze(model: Transformer, token_bytes: list[bytes], largest: list[float]) -> tuple[FrozenConfig, Arrays]:
+def freeze(
+    model: Transformer, token_bytes: list[bytes], calibration: Calibration, bits: int = 8
+) -> tuple[FrozenConfig, Arrays]:
     """The integer tensors of a calibrated model.
 
     Args:
         model: after `calibrate`.
         token_bytes: the bytes of each id, V of them.
-        largest: what `calibrate` returned.
+        calibration: what `calibrate` returned.
+        bits: of the blocks' matrices; the embedding and the head have 8.
     """
     assert len(token_bytes) == model.vocab_size
     tensors: Arrays = {}
+    rounding = _Rounding(calibration, bits)
     _freeze_embedding(tensors, model)
     for i, block in enumerate(model.layers):
-        _freeze_attention(tensors, f"layers.{i}", block.attention)
-        _freeze_ffn(tensors, f"layers.{i}", block.ffn, largest[i])
+        _freeze_attention(tensors, f"layers.{i}", block.attention, rounding)
+        _freeze_ffn(tensors, f"layers.{i}", block.ffn, calibration.largest[i], rounding)
     if model.config.positions == "rotary":
         period = model.config.rotary_period
         angles = 2 * np.pi * np.arange(period) / period
         tensors["rotary.cosine"] = np.rint(np.cos(angles) * (1 << fp.ROTARY_BITS)).astype(np.int32)
         turns = model.layers[0].attention.turns.cpu().numpy()
         tensors["rotary.turns"] = turns.astype(np.int32)
-    tensors["token_bytes"] = np.frombuffer(b"".join(token_bytes), dtype=np.uint8).copy()
-    tensors["token_ends"] = np.cumsum([len(b) for b in token_bytes]).astype(np.int32)
+    tensors |= token_tensors(token_bytes)
     return model.config.frozen(model.vocab_size), tensors

@@ -15,9 +15,9 @@ def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
     return x + (rounded - x).detach()
 
 
-def fake_quantise_rows(x: Tensor) -> Tensor:
-    """Each row of [..., K] rounded to 255 levels by its own largest magnitude."""
-    step = x.detach().abs().amax(dim=-1, keepdim=True).clamp_min(1e-8) / INT8_MAX
+def fake_quantise_rows(x: Tensor, levels: int = INT8_MAX) -> Tensor:
+    """Each row of [..., K] rounded to 2 * levels + 1 levels by its own largest magnitude."""
+    step = x.detach().abs().amax(dim=-1, keepdim=True).clamp_min(1e-8) / levels
     return straight_through(x, torch.round(x / step) * step)
 
 
@@ -36,17 +36,19 @@ def fake_quantise_attention(weights: Tensor) -> Tensor:
 class QuantLinear(nn.Linear):
     """A linear layer without bias that can round its weights and inputs to int8 as it will be frozen.
 
-    Shapes: [..., in_features] -> [..., out_features]. `quantised` switches the simulation.
+    Shapes: [..., in_features] -> [..., out_features]. `quantised` switches the simulation, `levels` is the
+    largest integer of its weights.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
         self.quantised = False
+        self.levels = INT8_MAX
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.quantised:
             return nn.functional.linear(input, self.weight)
-        return nn.functional.linear(fake_quantise_rows(input), fake_quantise_rows(self.weight))
+        return nn.functional.linear(fake_quantise_rows(input), fake_quantise_rows(self.weight, self.levels))
 
 
 class Clip(nn.Module):

@@ -14,6 +14,7 @@ from ..coder.errors import LaconicError
 from ..models.config import ModelConfig
 from ..models.freeze import calibrate
 from ..models.loss import slice_of_gradient, sliced_cross_entropy
+from ..models.rounding import levels_of
 from ..models.transformer import Transformer
 from .compiling import SliceWork, compile_step, eagerly
 from .metrics import BitsPerByte
@@ -46,6 +47,9 @@ class LanguageModule(pl.LightningModule):
             }
         )
         self.transformer = Transformer(model, len(byte_lengths))
+        for block in self.transformer.layers:
+            for linear in (block.attention.qkv, block.attention.out, block.ffn.up, block.ffn.down):
+                linear.levels = levels_of(training.weight_bits)
         self.training_recipe = training
         self.tokenizer_sha256 = tokenizer_sha256
         self.byte_lengths: Tensor

@@ -1,4 +1,7 @@
-"""The stages of a run in order, each resumable: tokenizer, shards, teacher, student, freezing."""
+"""The stages of a run in order, each resumable: tokenizer, shards, teacher, student, freezing.
+
+An n-gram model has one stage after the shards (train/ngram.py).
+"""
 
 import hashlib
 import sys
@@ -17,6 +20,7 @@ from ..models.config import ModelConfig
 from .distill import DistillationModule
 from .export import export
 from .language import LanguageModule, load_language_module
+from .ngram import train_ngram
 from .recipe import Recipe, TrainingRecipe
 from .run import Run
 from .tokenizer import fit_tokenizer
@@ -36,7 +40,10 @@ def prepare(run: Run, sources: list[str]) -> None:
     corpus = Corpus(sources, exclude=run.folder)
     run.claim(corpus)
     if not run.tokenizer_file.is_file():
-        fit_tokenizer(run, corpus)
+        if recipe.tokenizer.source is None:
+            fit_tokenizer(run, corpus)
+        else:
+            run.take_tokenizer(recipe.tokenizer.source)
     build_shards(
         corpus,
         run.tokenizer(),
@@ -53,6 +60,14 @@ def _module(run: Run, shape: ModelConfig, training: TrainingRecipe) -> LanguageM
     return LanguageModule(shape, tokenizer.byte_lengths.tolist(), training, sha256)
 
 
+def _check_kind(run: Run) -> None:
+    if run.recipe.kind == "ngram":
+        raise LaconicError(
+            f"{run.folder} holds a run of an n-gram model, which is counted, not trained: "
+            f"run `laconic export -o {run.folder}`"
+        )
+
+
 def _data(run: Run) -> TokenDataModule:
     t = run.recipe.training
     return TokenDataModule(
@@ -62,6 +77,7 @@ def _data(run: Run) -> TokenDataModule:
 
 def pretrain(run: Run, stage: str, training: TrainingRecipe) -> LanguageModule:
     """Train stage `teacher` or `student` from text alone."""
+    _check_kind(run)
     shape = run.recipe.teacher if stage == "teacher" else run.recipe.model
     path = fit(_module(run, shape, training), _data(run), run.stage(stage), stage)
     return load_language_module(path)
@@ -69,6 +85,7 @@ def pretrain(run: Run, stage: str, training: TrainingRecipe) -> LanguageModule:
 
 def distill(run: Run, training: TrainingRecipe) -> LanguageModule:
     """Train the student from text and from the run's teacher."""
+    _check_kind(run)
     teacher = run.stage("teacher") / "final.ckpt"
     if not teacher.is_file():
         raise LaconicError(
@@ -110,7 +127,7 @@ class _Clock:
 
 
 def run(sources: list[str], out: Path, recipe: Recipe) -> dict[str, Any]:
-    """From corpus to frozen checkpoint; `recipe.training.minutes` bounds the whole of it.
+    """From corpus to frozen checkpoint; `recipe.training.minutes` bounds the whole of a transformer's run.
 
     A run that was interrupted goes on where it stopped.
 
@@ -120,6 +137,9 @@ def run(sources: list[str], out: Path, recipe: Recipe) -> dict[str, Any]:
     clock = _Clock(recipe.training)
     this = Run.open(out, recipe)
     prepare(this, sources)
+    if recipe.kind == "ngram":
+        say("counting n-grams")
+        return train_ngram(this)
     training, share = recipe.training, recipe.distillation.teacher_share
     if share:
         pretrain(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..coder.ngram import MOST_NODES, NgramConfig
 from ..models.config import ModelConfig
 
 
@@ -22,6 +23,16 @@ class TokenizerRecipe:
     kind: Literal["bpe", "wordpiece", "unigram", "bytes"] = "bpe"
     vocab_size: int = 2048
     sample_bytes: int = 32_000_000  # training text that the tokenizer learns from, at most
+    source: str | None = None  # a checkpoint, or the folder of a run, whose tokenizer is taken as it is
+
+
+@dataclass
+class NgramRecipe:
+    """An n-gram model: which n-grams are counted, and how many of them are kept."""
+
+    order: int = 5  # tokens of the longest n-gram
+    min_count: int = 2  # n-grams of two tokens and more that occur less often are left out
+    max_bytes: int | None = 1_000_000  # of the checkpoint; null: all that are counted
 
 
 @dataclass
@@ -44,6 +55,7 @@ class TrainingRecipe:
     beta2: float = 0.97
     momentum: float = 0.95  # Muon's
     clip_norm: float = 1.0
+    weight_bits: int = 8  # of the blocks' matrices when they are frozen, 2 to 8
     quantised_share: float = 0.1  # last part of the run that simulates the integer graph
     patience: int = 0  # validations without progress before the run stops and goes back to its best; 0: never
     validations: int = 8  # a run, the last one at its end
@@ -72,10 +84,12 @@ class Recipe:
     """All of a run."""
 
     name: str = "nano"
+    kind: Literal["transformer", "ngram"] = "transformer"
     data: DataRecipe = field(default_factory=DataRecipe)
     tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
     model: ModelConfig = field(default_factory=ModelConfig)
     teacher: ModelConfig = field(default_factory=_teacher)
+    ngram: NgramRecipe = field(default_factory=NgramRecipe)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
     distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
 
@@ -94,6 +108,7 @@ class Recipe:
             ("training.final_learning_rate", t.final_learning_rate, 0, 1),
             ("training.warmup_share", t.warmup_share, 0, 0.5),
             ("training.warmdown_share", t.warmdown_share, 0, 1),
+            ("training.weight_bits", t.weight_bits, 2, 8),
             ("training.quantised_share", t.quantised_share, 0, 1),
             ("training.clip_norm", t.clip_norm, 1e-6, 1e6),
             ("training.patience", t.patience, 0, 10**6),
@@ -110,11 +125,15 @@ class Recipe:
             ("distillation.temperature", n.temperature, 0.1, 100),
             ("tokenizer.vocab_size", self.tokenizer.vocab_size, 256, 65536),
             ("tokenizer.sample_bytes", self.tokenizer.sample_bytes, 10_000, 10**11),
+            ("ngram.order", self.ngram.order, *NgramConfig.LIMITS["order"]),
+            ("ngram.min_count", self.ngram.min_count, 1, 255),
         ]
         if t.minutes is not None:
             checks.append(("training.minutes", t.minutes, 0.05, 10**6))
         if t.max_steps is not None:
             checks.append(("training.max_steps", t.max_steps, 1, 10**12))
+        if self.ngram.max_bytes is not None:
+            checks.append(("ngram.max_bytes", self.ngram.max_bytes, 1000, 3 * MOST_NODES))
         if t.threads is not None:
             checks.append(("training.threads", t.threads, 1, 4096))
         found += [
@@ -124,6 +143,9 @@ class Recipe:
         ]
         if t.minutes is None and t.max_steps is None:
             found.append("training.minutes and training.max_steps are both null: give one of them")
+        most = NgramConfig.LIMITS["vocab_size"][1]
+        if self.kind == "ngram" and self.tokenizer.vocab_size > most:
+            found.append(f"tokenizer.vocab_size is {self.tokenizer.vocab_size}, n-grams know at most {most}")
         if self.tokenizer.kind == "bytes" and self.tokenizer.vocab_size != 256:
             found.append(f"tokenizer.vocab_size is {self.tokenizer.vocab_size}, plain bytes need 256")
         return found

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..coder.checkpoint import CONFIG, FrozenCheckpoint
 from ..coder.errors import LaconicError
+from ..coder.registry import find
 from ..coder.tokenizer import ByteTokenizer
 from ..data.corpus import Corpus
 from .configuration import build_recipe, dump_recipe, read_yaml
@@ -64,10 +66,24 @@ class Run:
         return self.folder / "report.json"
 
     def stage(self, name: str) -> Path:
-        """Logs and training checkpoints of one stage: tokenizer, teacher or student."""
+        """Logs and training checkpoints of one stage: tokenizer, teacher or student; counts of n-grams."""
         path = self.folder / name
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def take_tokenizer(self, source: str) -> None:
+        """Use the tokenizer of a checkpoint, or of another run, as it is.
+
+        Raises:
+            LaconicError: there is neither, or it is damaged.
+        """
+        path = Path(source) / self.tokenizer_file.name
+        if path.is_file() and not (path.parent / CONFIG).is_file():
+            tokenizer = ByteTokenizer.load(path)
+        else:
+            tokenizer = FrozenCheckpoint.load(find(source).path).tokenizer
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(self.tokenizer_file)
 
     def tokenizer(self) -> ByteTokenizer:
         """The trained tokenizer.

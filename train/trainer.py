@@ -27,6 +27,10 @@ BEST = "best"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
+class Interrupted(LaconicError):
+    """Training was stopped from outside; the same command goes on."""
+
+
 def quiet() -> None:
     """Leave warnings that nobody can act on out of people's terminals."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
@@ -161,7 +165,7 @@ def fit(module: LanguageModule, data: TokenDataModule, folder: Path, label: str)
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         except SystemExit:
-            raise LaconicError(
+            raise Interrupted(
                 f"interrupted at step {trainer.global_step}: the same command goes on from {last}"
                 if last.is_file()
                 else "interrupted before the first checkpoint: the same command starts this stage again"

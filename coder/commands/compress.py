@@ -14,6 +14,7 @@ from ..files import SEGMENT_SIZE, SUFFIX, check_sizes, compress_stream, open_mod
 from ..mixing.experts import DEFAULT_LEVEL
 from ..progress import Progress
 from ..reference import open_reference
+from ..segment import ENTROPY
 from . import shared
 
 if TYPE_CHECKING:
@@ -35,8 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=_Level,
         dest="level",
         nargs=0,
-        default=DEFAULT_LEVEL,
         help=f"1, the model alone, or LZMA; from 2 on, more and more experts (default: -{DEFAULT_LEVEL})",
+    )
+    parser.add_argument(
+        "--entropy",
+        choices=ENTROPY,
+        default=ENTROPY[0],
+        help="range (default): what the levels are of. huffman, rans, tans: the checkpoint's tokens, or "
+        "bytes with -m none, by a table that is sent; -1 with rans: the model's predictions. No other method "
+        "is tried then; what is no smaller is stored as it is",
     )
     # Else -19 would be -1 and then -9.
     wrong = (f"-{number}" for number in range(100) if number not in LEVELS)
@@ -87,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         return shared.usage_error("a .lac file holds one file: give one, or leave out -o and -c")
     check_sizes(args.streams, args.segment_size)
     reference = open_reference(args.reference)
-    check_against(reference, args.level, args.streams)
+    check_against(reference, args.level, args.streams, args.entropy)
     given: list[str] = args.model or [registry.DEFAULT]
     names = given if "none" in given else [registry.find(name).path for name in given]
 
@@ -111,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
                         progress,
                         args.level,
                         args.threads,
+                        args.entropy,
                         reference,
                     )
                 finally:

@@ -8,7 +8,7 @@ from ..access import Layout, read_header, read_layout
 from ..container import PREFIX, VERSION
 from ..reference import describe as describe_reference
 from ..registry import available
-from ..segment import BY_MODEL, METHOD_NAMES
+from ..segment import AT_LEVELS, BY_MODEL, BY_TABLE, ENTROPY, IN_STREAMS, METHOD_NAMES
 from . import shared
 
 
@@ -28,15 +28,18 @@ def run(args: argparse.Namespace) -> int:
 def describe(file: BinaryIO, layout: Layout) -> str:
     """The lines that `laconic info` prints for a file."""
     methods: dict[str, int] = dict.fromkeys(METHOD_NAMES, 0)
-    tokens, against, streams, levels = 0, 0, set[int](), set[int]()
+    tokens, against, streams, levels, coders = 0, 0, set[int](), set[int](), set[str]()
     for entry in layout.entries:
         header, _ = read_header(file, layout, entry)
         methods[METHOD_NAMES[header.method]] += 1
         against += header.learned is not None
-        if header.profile:
+        if header.method in AT_LEVELS:
             levels.add(header.profile >> 4)
+        if header.method in BY_TABLE:
+            coders.add(ENTROPY[header.profile])
         if header.method in BY_MODEL:
             tokens += header.tokens
+        if header.method in IN_STREAMS:
             streams.add(header.streams)
     used = ", ".join(f"{count:,} {name}" for name, count in methods.items() if count)
     rows = [
@@ -49,9 +52,12 @@ def describe(file: BinaryIO, layout: Layout) -> str:
     ]
     if levels:
         rows.append(("level", ", ".join(str(level) for level in sorted(levels))))
+    if coders:
+        rows.append(("tables for", ", ".join(sorted(coders))))
+    if tokens:
+        rows.append(("tokens", f"{tokens:,}"))
     if streams:
         low, high = min(streams), max(streams)
-        rows.append(("tokens", f"{tokens:,}"))
         rows.append(("streams", f"{high}" if low == high else f"{low} to {high}"))
     if layout.original_length:
         rows.append(("ratio", f"{layout.original_length / layout.size:.3f}"))

@@ -3,13 +3,13 @@
 import argparse
 from typing import Any, cast
 
-from ..registry import SHIPPED, VARIABLE, Listing, available, fault, find
+from ..registry import ALIASES, DEFAULT, SHIPPED, VARIABLE, Listing, available, fault, find
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         f"They are looked for in the folders that {VARIABLE} lists, then in {SHIPPED}. Of several of one "
-        "name the first is meant: a folder called default takes the place of the shipped one."
+        f"name the first is meant. Where no folder is called {DEFAULT}, that means {ALIASES[DEFAULT]}."
     )
 
 
@@ -19,7 +19,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"no checkpoints in {SHIPPED}, nor in the folders that {VARIABLE} lists")
         return 0
     print(f"{'name':<20} {'id':<16} {'bytes':>12} {'bpb':>7}  {'state':<8} folder")
-    notes: list[str] = []
+    names = {listing.name for listing in listings}
+    notes = [f"{a} means {name}" for a, name in ALIASES.items() if a not in names and name in names]
     for listing in listings:
         wrong, meant = fault(listing), _meant_by(listing.name, listings)
         if wrong is not None:

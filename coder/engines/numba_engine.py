@@ -33,7 +33,7 @@ class NumbaEngine:
     kernel = INSTRUCTIONS.name
 
     def __init__(self, checkpoint: FrozenCheckpoint) -> None:
-        c, t = checkpoint.config, checkpoint.tensors
+        c, t = checkpoint.transformer, checkpoint.tensors
         self.vocab_size = c.vocab_size
         self.shape = Shape(
             c.d_model,

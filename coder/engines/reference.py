@@ -44,7 +44,7 @@ class NumpyEngine:
     kernel = "NumPy float32 GEMM"
 
     def __init__(self, checkpoint: FrozenCheckpoint) -> None:
-        self.config = checkpoint.config
+        self.config = checkpoint.transformer
         self.vocab_size = self.config.vocab_size
         self.tensors = {
             k: v.astype(np.int64) if v.dtype != np.int8 else v for k, v in checkpoint.tensors.items()

@@ -112,7 +112,7 @@ class TorchEngine:
     ) -> None:
         self.threads = threads or torch.get_num_threads()
         self.device = device or torch.device("cpu")
-        c = self.config = checkpoint.config
+        c = self.config = checkpoint.transformer
         self.vocab_size = c.vocab_size
         tensors = checkpoint.tensors
         weights = {

@@ -1,7 +1,7 @@
 """Segments by context mixing: bytes by the experts alone, or tokens by models and experts."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,6 @@ from . import kernels
 from .layout import MAX_BYTES_PER_DECISION, Mixing, Tree
 from .state import Shape, fresh, shape_for, tree_arrays
 from .tree import byte_tree
-
-if TYPE_CHECKING:
-    from ..engines.numba_engine import NumbaEngine
 
 DEFAULT_STREAMS = 1  # experts learn less from streams that they read side by side: docs/results.md
 STEPS = 1 << 15  # bytes that are coded between two reports, without a model
@@ -137,8 +134,10 @@ def decode_steps(
     if model.engine.name == "numba" and not model.others:
         from .. import fused
 
-        numba = cast("NumbaEngine", model.engine)
-        return fused.decode_mixed(numba, states[0], tree, mixing, coder, data, fed, alive, ids, begin, end)
+        if isinstance(numba := model.engine, fused.NumbaEngine):
+            return fused.decode_mixed(
+                numba, states[0], tree, mixing, coder, data, fed, alive, ids, begin, end
+            )
     for step in range(begin, end):
         logits = predict(model, states, fed)
         if not kernels.code_tokens(True, fed, alive[step : step + 1], logits, tree, mixing, coder, data):

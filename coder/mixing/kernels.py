@@ -67,6 +67,7 @@ from .pastkernels import (
     set_contexts,
     set_token_contexts,
 )
+from .tree import DEPTH, HIGH, LOW, MIDDLE, PARTIAL, ZERO
 
 FETCHED_LINES = 16  # of each model's next predictions, a decision
 
@@ -174,7 +175,7 @@ def code_tokens(
             while True:
                 # Arrive: at a node, or at the token (then contexts are those of the next stream).
                 row = tree.nodes[max(node, 0)]
-                first, known = np.int64(row[0]), np.int64(row[3])
+                first, known = np.int64(row[LOW]), np.int64(row[DEPTH])
                 if node < 0:
                     first = -1 - node
                     known = tree.token_ends[first + 1] - tree.token_ends[first]
@@ -198,7 +199,7 @@ def code_tokens(
                     fetch_slots(m, contexts, 0)
                     length_0, length_1, expected_0, expected_1 = expect(m, whose)
                     fresh, nibble = True, -1
-                partial_before, partial = partial, np.int64(row[4])
+                partial_before, partial = partial, np.int64(row[PARTIAL])
                 bit_number = floor_log2(partial | 1)
                 half = bit_number >> 2
                 if node >= 0 and half == 1 and nibble != 1:
@@ -236,7 +237,7 @@ def code_tokens(
                 # Ask.
                 believed = 0
                 for k in range(models):
-                    middle = _before(weights_of[k], sums_of[k], np.int64(row[1]))
+                    middle = _before(weights_of[k], sums_of[k], np.int64(row[MIDDLE]))
                     middles[k] = middle
                     difference = _log2(m.log2, above[k] - middle) - _log2(m.log2, middle - below[k])
                     stretched = max(-4095, min(4095, difference >> 2))
@@ -269,7 +270,7 @@ def code_tokens(
                     continues = 0
                     if length_0 > 0:
                         # Does a longer token go on with the byte that is expected?
-                        continues = 1 + goes_on(tree, row[1], row[2], depth, expected_0 & 255)
+                        continues = 1 + goes_on(tree, row[MIDDLE], row[HIGH], depth, expected_0 & 255)
                     ask_ends(m, node, stream[HISTORY], continues << 5 | length_0, end_keys)
                     vectors[0] = 0
                     vectors[1] = SET_STARTS[1] + 256 + length_0
@@ -305,7 +306,7 @@ def code_tokens(
                         low -= one
                         span -= one
                 else:
-                    bit = 1 if token >= row[1] else 0
+                    bit = 1 if token >= row[MIDDLE] else 0
                     if bit:
                         span = one
                     else:
@@ -336,7 +337,7 @@ def code_tokens(
                         below[k] = middles[k]
                     else:
                         above[k] = middles[k]
-                node = np.int64(row[5 + bit])
+                node = np.int64(row[ZERO + bit])
             if decoding:
                 ids[s, t] = -1 - node
     coder[0], coder[1], coder[2] = low, span, end

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from containers import ORIGINALS, write
+from containers import ORIGINALS, WORDS, write
 from fakes import fake_model, know_only, predictable
 
 from laconic.coder.codec import decode_segment
@@ -83,6 +83,30 @@ def single_mixed(model):
 def single_experts():
     """A file of one segment, by experts alone."""
     return write([ORIGINALS[2]], None)
+
+
+@pytest.fixture
+def many_tokens(model):
+    """A file of many, by tables of tokens."""
+    return write([WORDS, *ORIGINALS[1:3]], model, entropy="tans")
+
+
+@pytest.fixture
+def single_tokens(model):
+    """A file of one segment, by a table of tokens."""
+    return write([WORDS], model, entropy="huffman")
+
+
+@pytest.fixture
+def single_bytes():
+    """A file of one segment, by a table of bytes."""
+    return write([WORDS], None, entropy="rans")
+
+
+@pytest.fixture
+def single_backwards(model):
+    """A file of one segment, the model's predictions by rANS."""
+    return write([predictable(400)], model, level=1, entropy="rans")
 
 
 @pytest.fixture

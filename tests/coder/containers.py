@@ -10,14 +10,16 @@ from laconic.coder.segment import Source
 
 ORIGINALS = [predictable(500), b"\x01\x80\xfe" * 2, b"laconic " * 20, predictable(300, seed=5)]
 WHOLE = b"".join(ORIGINALS)
+WORDS = b" ".join(b"%d bottles" % number for number in range(20))  # what a table shortens
 
 
-def write(originals, model, level=6):
+def write(originals, model, level=None, entropy="range"):
     """A file of one segment for each of the originals."""
+    streams = 2 if entropy == "range" or level else None
     target = io.BytesIO()
     writer = Writer(target, None if model is None else model.prefixes)
     for data in originals:
-        writer.add(encode_segment(data, model, 2, level=level), data)
+        writer.add(encode_segment(data, model, streams, level=level, entropy=entropy), data)
     writer.finish()
     assert writer.bytes_written == len(target.getvalue())
     return target.getvalue()

@@ -164,7 +164,11 @@ def test_what_a_reference_is(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"level": 1}, "level 1 takes no reference"), ({"streams": 2}, "2 streams with a reference")],
+    [
+        ({"level": 1}, "level 1 takes no reference"),
+        ({"streams": 2}, "2 streams with a reference"),
+        ({"entropy": "rans"}, "rans takes no reference"),
+    ],
 )
 def test_what_does_not_go_with_a_reference(options, message):
     with pytest.raises(LaconicError, match=message):

@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 from graphs import random_checkpoint, random_config
-from safetensors.numpy import load_file, save_file
 
 from laconic.coder.checkpoint import CONFIG, TENSORS, FrozenCheckpoint, _canonical
 from laconic.coder.errors import LaconicError
 from laconic.coder.graph import FrozenConfig, tensor_specs
+from laconic.coder.tensorfile import read_tensors, write_tensors
 
 SHAPES = {
     "rotary, untied": random_config(tied=False),
@@ -26,14 +26,14 @@ def test_every_tensor_one_beyond_its_bounds(tmp_path, shape, name):
     spec = tensor_specs(config)[name]
     random_checkpoint(config).save(tmp_path / "frozen")
     path = tmp_path / "frozen" / TENSORS
-    sound, refused = load_file(path), 0
+    sound, refused = read_tensors(path), 0
     kind = np.iinfo(spec.dtype)
     for value in (spec.low - 1, spec.high + 1):
         if not kind.min <= value <= kind.max:
             continue
         tensor = sound[name].copy()
         tensor.reshape(-1)[-1] = value
-        save_file({**sound, name: tensor}, path)
+        write_tensors(path, {**sound, name: tensor})
         message = (
             rf"frozen: tensor {re.escape(name)} reaches .*{value}.*, allowed are {spec.low}\.\.{spec.high}$"
         )

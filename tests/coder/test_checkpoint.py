@@ -3,13 +3,13 @@ import json
 import numpy as np
 import pytest
 from graphs import random_checkpoint, random_config
-from safetensors.numpy import load_file, save_file
 
 from laconic.coder.checkpoint import CONFIG, TENSORS, TOKENIZER, FrozenCheckpoint
 from laconic.coder.errors import LaconicError
 from laconic.coder.graph import PRIOR_SHAPES, PRIOR_TENSORS
 from laconic.coder.mixing.prior import LEARNED_COUNT
 from laconic.coder.mixing.state import default_prior
+from laconic.coder.tensorfile import read_tensors, write_tensors
 from laconic.models.tokenizer import train_tokenizer
 
 
@@ -95,17 +95,17 @@ def test_another_spec_version(folder, spec):
     ],
 )
 def test_tensors_out_of_range_are_refused_with_their_name(folder, name, value, message):
-    tensors = load_file(folder / TENSORS)
+    tensors = read_tensors(folder / TENSORS)
     tensors[name] = value
-    save_file(tensors, folder / TENSORS)
+    write_tensors(folder / TENSORS, tensors)
     with pytest.raises(LaconicError, match=message):
         FrozenCheckpoint.load(folder)
 
 
 def test_tokens_out_of_order_are_refused(folder):
-    tensors = load_file(folder / TENSORS)
+    tensors = read_tensors(folder / TENSORS)
     tensors["token_bytes"][[7, 8]] = tensors["token_bytes"][[8, 7]]
-    save_file(tensors, folder / TENSORS)
+    write_tensors(folder / TENSORS, tensors)
     with pytest.raises(LaconicError, match="ascending order of their bytes"):
         FrozenCheckpoint.load(folder)
 
@@ -137,7 +137,7 @@ def test_a_prior_is_part_of_the_checkpoint_and_of_its_id(tmp_path):
 
 @pytest.mark.parametrize("name", PRIOR_TENSORS)
 def test_a_prior_that_is_incomplete_or_out_of_range_is_refused(folder, name):
-    tensors = load_file(folder / TENSORS) | prior_tensors()
+    tensors = read_tensors(folder / TENSORS) | prior_tensors()
     sound = tensors.pop(name)
     kind, _, low, high = PRIOR_SHAPES[name]
     worse = [sound.astype(np.int64), sound[..., :-1]]
@@ -146,9 +146,7 @@ def test_a_prior_that_is_incomplete_or_out_of_range_is_refused(folder, name):
         beyond.reshape(-1)[-1] = value
         worse.append(beyond)
     for value in (None, *worse):
-        save_file(
-            tensors if value is None else {**tensors, name: np.ascontiguousarray(value)}, folder / TENSORS
-        )
+        write_tensors(folder / TENSORS, tensors if value is None else {**tensors, name: value})
         with pytest.raises(LaconicError, match=f"{name}"):
             FrozenCheckpoint.load(folder)
 
@@ -174,7 +172,7 @@ def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    monkeypatch.setattr("laconic.coder.checkpoint.write_tensors", full)
     with pytest.raises(OSError, match="No space"):
         random_checkpoint(random_config()).save(tmp_path / "frozen")
     assert list(tmp_path.iterdir()) == []

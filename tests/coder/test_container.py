@@ -1,7 +1,7 @@
 import io
 
 import pytest
-from containers import ORIGINALS, WHOLE, read, stored_in, write
+from containers import ORIGINALS, WHOLE, WORDS, read, stored_in, write
 from fakes import predictable
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,19 +11,25 @@ from laconic.coder.codec import encode_segment
 from laconic.coder.container import SEGMENT_MARK, Writer, check, read_segments, restore
 from laconic.coder.errors import LaconicError
 from laconic.coder.segment import (
+    BYTES,
     EXPERTS,
     LZMA,
     MAX_SEGMENT,
     MIXED,
     MODEL,
+    RANS,
     RAW,
+    TOKENS,
     DamageError,
     Segment,
     Source,
     pack_varint,
 )
 
-FILES = ["direct", "many", "several", "single", "single_mixed", "single_experts"]
+FILES = [
+    "direct", "many", "several", "single", "single_mixed", "single_experts",
+    "many_tokens", "single_tokens", "single_bytes", "single_backwards",
+]  # fmt: skip
 
 
 @pytest.fixture(params=FILES)
@@ -41,6 +47,21 @@ def test_golden_files(model, direct, many, several, single, single_mixed, single
     golden("container-many", direct)
     golden("container-many-mixed", many)
     golden("container-several", several)
+
+
+def test_golden_files_of_entropy_coders(
+    many_tokens, single_tokens, single_bytes, single_backwards, decode, golden
+):
+    found = {
+        "tokens-tans": (many_tokens, [TOKENS, RAW, TOKENS], b"".join([WORDS, *ORIGINALS[1:3]])),
+        "tokens-huffman": (single_tokens, [TOKENS], WORDS),
+        "bytes-rans": (single_bytes, [BYTES], WORDS),
+        "model-rans": (single_backwards, [RANS], predictable(400)),
+    }
+    for name, (blob, methods, original) in found.items():
+        golden(f"container-{name}", blob)
+        assert [stored.segment.method for stored in stored_in(blob)] == methods
+        assert read(blob, decode) == original
 
 
 def test_methods_in_the_golden_files(direct, many, several, single, single_mixed, single_experts):
@@ -153,7 +174,11 @@ BAD_PROFILES = [0x00, 0x0C, 0x10, 0x1C, 0x2D, 0x6F, 0x9D, 0xA0, 0xFF]  # levels 
 @pytest.mark.parametrize(
     ("header", "payload", "message"),
     [
-        (b"\x05\x01", b"a", "method 5"),
+        (b"\x08\x01", b"a", "method 8 at byte 5 is unknown, if it is not of a newer laconic"),
+        (b"\x05\x02\x00", b"a", "profile 0x00"),
+        (b"\x05\x02\x04", b"a", "profile 0x04"),
+        (b"\x06\x02\x01\x01", b"a", "contradict"),
+        (b"\x07\x02\x01\x01", b"a", "contradict"),
         (b"\x80\x01", b"a", "method 128"),
         (b"\x01\x02\x01\x01", b"a", "contradict"),
         (b"\x03\x02\x01\x01\x60", b"a", "contradict"),

@@ -294,7 +294,7 @@ def test_a_checkpoint_that_is_damaged(tmp_path, monkeypatch, capsysbinary):
     tiny_checkpoint().save(tmp_path / "tiny")
     assert main(["generate", "-m", "tiny", "--tokens", "2", "--engine", "numpy"]) == 0
     capsysbinary.readouterr()
-    path = tmp_path / "tiny" / "model.safetensors"
+    path = tmp_path / "tiny" / "model.lacw"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

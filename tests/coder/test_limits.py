@@ -17,13 +17,14 @@ from laconic.coder.segment import EXPERTS, MAX_SEGMENT, MIXED, MODEL, DamageErro
     [
         Segment(MIXED, MAX_SEGMENT, bytes(20), MAX_SEGMENT, 4096, 0x9B),
         Segment(MIXED, MAX_SEGMENT, bytes(20), MAX_SEGMENT, 1, 0x2C),
+        Segment(MIXED, 1 << 24, bytes(20), (8 * 20 + 56) * 45427 + 1, 1, 0x20),
         Segment(EXPERTS, MAX_SEGMENT, bytes(20), profile=0x7B),
         Segment(EXPERTS, 1 << 22, bytes(20), profile=0x20),
     ],
 )
 def test_what_a_short_payload_cannot_hold_is_refused_at_once(segment):
-    with pytest.raises(LaconicError):
-        decode_segment(segment, fake_model())
+    with pytest.raises(DamageError, match="cannot hold"):
+        decode_segment(segment, fake_model(), memory=1 << 40)
 
 
 def test_predictions_count_as_memory():

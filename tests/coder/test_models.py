@@ -9,7 +9,7 @@ from laconic.coder import registry
 
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
-    """A shipped checkpoint called default, and the environment listing the folder `mine`."""
+    """A checkpoint called default among those that ship, and the environment listing the folder `mine`."""
     monkeypatch.setattr(registry, "SHIPPED", tmp_path / "shipped")
     monkeypatch.setenv(registry.VARIABLE, str(tmp_path / "mine"))
     return save(tmp_path / "shipped" / "default")
@@ -23,9 +23,9 @@ def save(folder, seed=0):
 
 
 def damage(folder):
-    content = bytearray((folder / "model.safetensors").read_bytes())
+    content = bytearray((folder / "model.lacw").read_bytes())
     content[len(content) // 2] ^= 1
-    (folder / "model.safetensors").write_bytes(content)
+    (folder / "model.lacw").write_bytes(content)
 
 
 def models(capsys):
@@ -41,9 +41,7 @@ def test_sound(shipped, capsys):
     assert main(["models"]) == 0
     row = capsys.readouterr().out.splitlines()[1]
     identity = random_checkpoint(random_config()).id.hex()[:16]
-    size = sum(
-        (shipped / name).stat().st_size for name in ("model.safetensors", "config.json", "tokenizer.json")
-    )
+    size = sum((shipped / name).stat().st_size for name in ("model.lacw", "config.json", "tokenizer.json"))
     assert row.split()[1:4] == [identity, f"{size:,}", "1.500"]
 
 
@@ -57,13 +55,13 @@ def test_none(tmp_path, monkeypatch, capsys):
 def test_damaged(shipped, tmp_path, capsys):
     flipped, cut = save(tmp_path / "mine" / "flipped", 1), save(tmp_path / "mine" / "short", 2)
     damage(flipped)
-    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-9])
+    (cut / "model.lacw").write_bytes((cut / "model.lacw").read_bytes()[:-9])
     rows, notes = models(capsys)
     assert [row[:2] for row in rows] == [("flipped", "damaged"), ("short", "damaged"), ("default", "sound")]
     assert notes[0].startswith(
-        f"damaged: {flipped} is damaged (its content is not what its id says): get a good"
+        f"damaged: {flipped}/model.lacw is damaged, or of another version: get a good copy"
     )
-    assert notes[1].startswith(f"damaged: {cut}/model.safetensors is damaged (")
+    assert notes[1].startswith(f"damaged: {cut}/model.lacw is damaged, or")
     assert len(notes) == 2
 
 
@@ -82,3 +80,19 @@ def test_a_damaged_copy_hides_nothing(shipped, tmp_path, capsys):
     assert rows == [("default", "damaged", str(mine)), ("default", "sound", str(shipped))]
     assert len(notes) == 1
     assert registry.find("default").path == shipped
+
+
+def test_where_no_folder_is_called_default_that_is_one_of_those_that_ship(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(registry, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setenv(registry.VARIABLE, str(tmp_path / "mine"))
+    meant = registry.ALIASES["default"]
+    shipped = save(tmp_path / "shipped" / meant)
+    assert models(capsys) == ([(meant, "sound", str(shipped))], [f"default means {meant}"])
+    assert registry.find("default").path == shipped
+    mine = save(tmp_path / "mine" / "default", 1)
+    assert registry.find("default").path == mine
+    assert not any(note.startswith("default means") for note in models(capsys)[1])
+
+
+def test_what_default_means_ships():
+    assert (registry.SHIPPED / registry.ALIASES["default"] / "config.json").is_file()

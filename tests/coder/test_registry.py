@@ -146,9 +146,9 @@ def save(folder, seed=0):
 
 
 def damage(folder):
-    path = folder / "model.safetensors"
+    path = folder / "model.lacw"
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1
+    content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
@@ -161,9 +161,9 @@ def test_a_name_or_an_id_goes_on_to_a_sound_copy_a_path_does_not(folders):
     assert [find(name).path for name in names] == [second] * 3
     assert find("copy").path == second
     assert find(first).path == find(str(first)).path == first
-    assert "first/mine is damaged" in fault(find(first))
+    assert "first/mine/model.lacw is damaged" in fault(find(first))
     assert fault(find(second)) is None
-    (second / "model.safetensors").write_bytes(b"short")
+    (second / "model.lacw").write_bytes(b"short")
     assert [find(name).path for name in names] == [first] * 3
     assert find("copy").path == second
 

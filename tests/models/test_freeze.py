@@ -16,8 +16,8 @@ def test_frozen_integers_predict_what_the_float_model_does(changes):
     model = stirred(small(**changes))
     ids = torch.randint(0, 50, (4, 40))
     ids[:, 0] = model.begin_id
-    largest = calibrate(model, [ids])
-    config, tensors = freeze(model, [bytes([i]) for i in range(50)], largest)
+    calibration = calibrate(model, [ids], moments=True)
+    config, tensors = freeze(model, [bytes([i]) for i in range(50)], calibration)
     check_tensors(config, tensors)
     checkpoint = FrozenCheckpoint(config, tensors, "{}", {})
     engine = NumpyEngine(checkpoint)
@@ -34,8 +34,8 @@ def test_simulation_matches_the_frozen_graph_better_than_float_does():
     model = stirred(small())
     ids = torch.randint(0, 50, (4, 40))
     ids[:, 0] = model.begin_id
-    largest = calibrate(model, [ids])
-    config, tensors = freeze(model, [bytes([i]) for i in range(50)], largest)
+    calibration = calibrate(model, [ids])
+    config, tensors = freeze(model, [bytes([i]) for i in range(50)], calibration)
     engine = NumpyEngine(FrozenCheckpoint(config, tensors, "{}", {}))
     frozen = (
         torch.from_numpy(engine.advance(engine.start(4), ids.numpy())).double()
@@ -56,3 +56,22 @@ def test_calibration_leaves_the_model_as_it_was():
     assert model.training
     assert model.quantised
     assert all(torch.equal(model.state_dict()[k], v) for k, v in before.items())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bits", [8, 6, 4])
+def test_rounding_by_moments_brings_the_integers_nearer_to_the_float_model(bits):
+    model = stirred(small())
+    ids = torch.randint(0, 50, (32, 40))
+    floats = model(ids)
+
+    def distance(moments: bool) -> float:
+        config, tensors = freeze(
+            model, [bytes([i]) for i in range(50)], calibrate(model, [ids], moments=moments), bits
+        )
+        assert max(np.abs(tensors[f"layers.{i}.up.weight"]).max() for i in (0, 1)) <= 2 ** (bits - 1) - 1
+        engine = NumpyEngine(FrozenCheckpoint(config, tensors, "{}", {}))
+        logits = torch.from_numpy(engine.advance(engine.start(32), ids.numpy())).double()
+        return float((logits * np.log(2) / (1 << LOGIT_BITS) - floats).square().mean())
+
+    assert distance(True) < 0.9 * distance(False)

@@ -8,6 +8,8 @@ from ..configuration import build_recipe, load_recipe, read_overrides, read_yaml
 from ..recipe import Recipe
 from ..run import Run
 
+NGRAM = "ngram"  # a kind of model, and its recipe
+
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Where text comes from."""
@@ -26,7 +28,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Which recipe, and what to change in it."""
-    names = [name for name in recipe_names() if name != "quickstart"]
+    names = [name for name in recipe_names() if name not in ("quickstart", NGRAM)]
+    parser.add_argument(
+        "--model",
+        choices=("transformer", NGRAM),
+        default="transformer",
+        help="kind of model; an n-gram model has a recipe of its own, and no tier (default: transformer)",
+    )
     parser.add_argument("--tier", choices=names, default="nano", help="size of the model (default: nano)")
     parser.add_argument("--config", metavar="YAML", help="settings on top of the tier's recipe")
     parser.add_argument("--minutes", type=float, help="bound of the whole command (training.minutes)")
@@ -43,7 +51,7 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
         overrides |= {"training.minutes": args.minutes, "training.max_steps": None}
     if args.threads is not None:
         overrides["training.threads"] = args.threads
-    return load_recipe(args.tier, args.config, overrides)
+    return load_recipe(NGRAM if args.model == NGRAM else args.tier, args.config, overrides)
 
 
 def resume(args: argparse.Namespace) -> Run:
@@ -64,10 +72,14 @@ def print_report(report: dict[str, Any], run_folder: Path) -> None:
         f"checkpoint   {run_folder / 'checkpoint'}  "
         f"({report['checkpoint_bytes']:,} bytes, id {report['id'][:16]})"
     )
-    print(f"work         {report['macs_per_byte'] / 1e6:.3f} M multiply-accumulates a byte")
+    if report["macs_per_byte"]:
+        print(f"work         {report['macs_per_byte'] / 1e6:.3f} M multiply-accumulates a byte")
+    else:
+        print(f"n-grams      {report['parameters']:,}, in {60 * report['training_minutes']:.0f} seconds")
     print("text of the same corpus, kept out of training:")
-    print(f"  float      {v['float_bits_per_byte']:.4f} bits per byte")
-    print(f"  integers   {v['integer_bits_per_byte']:.4f} bits per byte, the same sequences")
+    if "float_bits_per_byte" in v:
+        print(f"  float      {v['float_bits_per_byte']:.4f} bits per byte")
+    print(f"  integers   {v['integer_bits_per_byte']:.4f} bits per byte, sequences from their beginning")
     print(
         f"  shipped    {coded['bits_per_byte']:.4f} bits per byte: {coded['bytes']:,} -> "
         f"{coded['coded_bytes']:,} bytes, restored and compared"

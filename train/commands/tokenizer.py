@@ -2,7 +2,7 @@
 
 import argparse
 
-from .common import add_recipe, add_run, add_sources, recipe_from
+from .common import NGRAM, add_recipe, add_run, add_sources, recipe_from
 
 TAKES_SETTINGS = True  # cli.py hands --section.key VALUE over as args.settings
 
@@ -24,5 +24,5 @@ def run(args: argparse.Namespace) -> int:
     prepare(this, args.sources)
     tokenizer = this.tokenizer()
     print(f"tokenizer    {this.tokenizer_file}  ({tokenizer.kind}, {tokenizer.vocab_size:,} tokens)")
-    print(f"next: laconic pretrain -o {args.out}")
+    print(f"next: laconic {'export' if recipe.kind == NGRAM else 'pretrain'} -o {args.out}")
     return 0

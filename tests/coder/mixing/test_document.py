@@ -6,16 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from twins import check_twins
+from twins import check_twins, encode
 
 from laconic.coder.mixing import layout as k
+from laconic.coder.mixing import reference
 from laconic.coder.mixing.coding import encode_experts
 from laconic.coder.mixing.experts import EXPERTS, TOKEN_EXPERTS
 from laconic.coder.mixing.histories import BOUNDS, KEPT, histories
 from laconic.coder.mixing.past import hashed
+from laconic.coder.mixing.prior import LEARNED_COUNT, Prior
 from laconic.coder.mixing.state import default_prior, fresh, shape_for
 from laconic.coder.mixing.tables import log2_table, rate_table, squash_table, stretch_table
-from laconic.coder.mixing.tree import build_tree
+from laconic.coder.mixing.tree import build_tree, byte_tree
 
 TEXT = (Path(__file__).parents[3] / "docs" / "mixing.md").read_text(encoding="utf-8").replace("−", "-")
 PRIOR, STATES = default_prior(), histories()
@@ -83,11 +85,21 @@ def test_first_values():
 
 def test_constants():
     expected = {
+        "bytes of a slot": [k.SLOT],
+        "bits of the check": [k.CHECK_SHIFT, k.CHECK_SHIFT + 7],
+        "elements of order1, of ends": [k.ENDS],
+        "limits of a map's count": [k.MAP_LIMIT, 1, k.ORDER_1_LIMIT],
+        "bytes compared, at most": [k.VERIFIED],
+        "largest length": [k.MAX_LENGTH],
+        "limit of weights": [2, k.WEIGHT_LIMIT.bit_length() - 1, k.WEIGHT_LIMIT >> 16],
+        "bytes after which rates[1] has halved": [2, k.RATE_BYTES.bit_length() - 1],
+        "count of a learned map": [LEARNED_COUNT],
         "least length of a match": [*k.LEAST_MATCH],
         "record lengths": [3, k.RECORD_MAX - 1],
         "steps and width of refinements": [k.APM_STEPS, k.APM_WIDTH],
     }
     assert {what: numbers(value) for what, value, _ in rows("Constants") if what in expected} == expected
+    assert [k.WEIGHT_LIMIT, k.RATE_BYTES] == [1 << 22, 1 << 15]
     assert [int(cells[1]) for cells in rows("Sets of weights")[1:]] == [*k.SET_STARTS]
     named = [(cells[1], int(cells[-1])) for cells in rows("Contexts")[1 : 1 + len(EXPERTS)]]
     assert named == [(name, max(2, 1 + i // 2)) for i, name in enumerate(EXPERTS)]
@@ -113,9 +125,76 @@ def test_payloads_of_experts(original, profile, payload):
     assert payload.split("`")[1] in (coded.payload.hex(), hashlib.sha256(coded.payload).hexdigest())
 
 
+IDS = [0, 1, 2, 3, 4, 5, 6, 2, 1, 2]  # of the document's payloads in method 3
+FALLING = np.arange(0, -700, -100, dtype=np.int32)  # what its models say, the second from behind
+
+
+def payloads(sentence):
+    """With one stream, and with three."""
+    values = r" payload is\s+`(\w+)` with one stream\s+and `(\w+)` with three"
+    return re.search(sentence + values, TEXT).groups()
+
+
 def test_payloads_of_a_model():
-    payloads = re.search(r"the payload is\s+`(\w+)` with one stream and `(\w+)` with three", TEXT).groups()
-    for streams, payload in zip((1, 3), payloads, strict=True):
-        logits = np.tile(np.arange(0, -700, -100, dtype=np.int32), (1, streams, 10, 1))
-        ids, shape = [0, 1, 2, 3, 4, 5, 6, 2, 1, 2], shape_for(19, 6, streams, 1)
-        assert check_twins(ids, build_tree(TOKENS), shape, logits).hex() == payload
+    for streams, payload in zip((1, 3), payloads(r"\(19 bytes\): the"), strict=True):
+        logits = np.tile(FALLING, (1, streams, 10, 1))
+        assert check_twins(IDS, build_tree(TOKENS), shape_for(19, 6, streams, 1), logits).hex() == payload
+
+
+def test_payloads_of_two_models_with_a_prior():
+    i, j, r, a = (np.arange(size, dtype=np.int32) for size in (6, 43, 22, 256))
+    prior = Prior(
+        weights=3000 - 1000 * i[:, None] + 7 * j,
+        maps=(5000 + 1000 * r[:, None] + 64 * a).astype(np.uint16),
+        matches=32768 * np.arange(128, dtype=np.int32),
+        rates=np.array([20, 200, 5], dtype=np.int32),
+        count=LEARNED_COUNT,
+    )
+    for streams, payload in zip((1, 3), payloads(r"rates 20, 200, 5\. The"), strict=True):
+        logits = np.stack([np.tile(says, (streams, 10, 1)) for says in (FALLING, FALLING[::-1])])
+        tree, shape = build_tree(TOKENS), shape_for(19, 6, streams, 2)
+        assert encode(IDS, tree, shape, logits, state=fresh(shape, 7, prior)).hex() == payload
+        assert reference.encode(IDS, tree, shape, logits, fresh(shape, 7, prior)).hex() == payload
+
+
+def decided(monkeypatch, ids, tree, shape, logits=None):
+    """The decisions of the plain twin: (partial, m, P, Q, C, bit) of each."""
+    decisions = []
+
+    class Traced(reference.Mixer):
+        def _refined(self, here, partial, mixed):
+            refined = super()._refined(here, partial, mixed)
+            decisions.append([partial, mixed, self.chance, refined])
+            return refined
+
+        def predict(self, here, number, models):
+            chance = super().predict(here, number, models)
+            decisions[-1].append(chance)
+            return chance
+
+        def learn(self, bit):
+            decisions[-1].append(bit)
+            super().learn(bit)
+
+    monkeypatch.setattr(reference, "Mixer", Traced)
+    reference.encode(ids, tree, shape, logits)
+    return decisions
+
+
+def printed(beginning, end):
+    text = TEXT.split(beginning)[1].split(end)[0]
+    return [numbers(decision) for decision in re.findall(r"\(((?:-?\d+,?\s*){6})\)", text)]
+
+
+def test_decisions_of_experts(monkeypatch):
+    expected = printed('of "ab"', "five more")
+    decisions = decided(monkeypatch, list(b"ab"), byte_tree(), shape_for(2, 2, 1, 0))
+    assert len(expected) == len(decisions) - 5 == 11
+    assert decisions[:11] == expected
+
+
+def test_decisions_with_a_model(monkeypatch):
+    logits, expected = np.tile(FALLING, (1, 1, 10, 1)), printed("decisions of the former", "The same tokens")
+    decisions = decided(monkeypatch, IDS, build_tree(TOKENS), shape_for(19, 6, 1, 1), logits)
+    assert len(expected) == 5
+    assert decisions[:5] == expected

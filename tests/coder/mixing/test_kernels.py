@@ -127,6 +127,28 @@ def test_records_whose_length_changes():
     assert twin.past.record == m.counts[k.RECORD] == 23
 
 
+def test_records_of_all_lengths_that_are_looked_for():
+    data = bytearray(n % 100 for n in range(4110))
+    for first, length, pair in ((10, 4095, b"\xc8\xc9"), (12, 4096, b"\xca\xcb"), (4100, 3, b"\xcd\xce")):
+        data[first : first + 2] = data[first + length : first + length + 2] = pair
+    shape = small_shape(2)
+    m, twin = fresh(shape), reference.Mixer(shape, BYTES)
+    encode(list(data), BYTES, shape, state=m)
+    for byte in data:
+        twin.past.push(0, byte)
+    assert twin.past.votes == m.records.tolist()
+    assert m.records[4095] == m.records[3] == 1
+
+
+def test_streams_that_begin_alike_are_no_records():
+    """The first byte has none before it that could be equal, and in the ring stands a zero."""
+    streams = 9
+    shape, data = small_shape(5, streams), b"ab\0a" * streams
+    m = fresh(shape)
+    assert encode(list(data), BYTES, shape, state=m) == check_twins(data, BYTES, shape)
+    assert m.counts[k.RECORD] == 0
+
+
 def test_a_match_that_is_found_late():
     """Where the latest copy ends differently, an older one agrees over more bytes than are compared."""
     copied = bytes(range(50, 100))
@@ -134,13 +156,19 @@ def test_a_match_that_is_found_late():
     check_twins(data, BYTES, small_shape(2))
 
 
+def test_a_line_of_more_fields_than_a_byte_counts():
+    check_twins(b",a;" * 200, BYTES, small_shape(7))
+
+
 def test_slots_that_are_fought_for():
     check_twins(all_pairs()[:400] + TEXT[:200], BYTES, small_shape(3, slot_bits=2))
 
 
+@pytest.mark.parametrize("streams", [1, 3])
 @pytest.mark.parametrize("data", [b"\x00" * 600, b"\xff" * 300, b"\x00\xff" * 200, bytes(range(256))])
-def test_monotonous_bytes(data):
-    check_twins(data, BYTES, small_shape(4))
+def test_monotonous_bytes(data, streams):
+    """Of several streams of zeros none is compared beyond its begin, where its ring is zeros too."""
+    check_twins(data, BYTES, small_shape(4, streams))
 
 
 def test_random_bytes():
@@ -152,6 +180,14 @@ def test_many_tokens_that_begin_alike():
     rng = random.Random(2)
     ids = [rng.randrange(len(tokens)) for _ in range(80)]
     check_twins(ids, build_tree(tokens), small_shape(4, 3))
+
+
+def test_tokens_whose_numbers_take_more_than_a_byte():
+    tokens = [bytes([a, b]) for a in range(32) for b in range(32)]
+    rng = random.Random(5)
+    ids = [rng.choice([5, 5 + 256, 5 + 512, 900]) for _ in range(150)]
+    shape = small_shape(5, 2, 1)
+    check_twins(ids, build_tree(tokens), shape, random_logits(9, shape, len(ids), len(tokens)))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,0 +1,89 @@
+"""`laconic sweep`: many recipes on one corpus, one table, and the front of what is worth its work."""
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from .coder.errors import LaconicError
+
+TAKES_SETTINGS = True  # cli.py hands --section.key VALUE over as args.settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    from .train.commands.common import add_recipe, add_run, add_sources
+
+    add_sources(parser)
+    add_run(parser)
+    add_recipe(parser)
+    parser.add_argument(
+        "--over",
+        action="append",
+        default=[],
+        metavar="KEY=VALUES",
+        help="what varies: A,B,C, or LOW..HIGH to draw from (repeat it for more keys)",
+    )
+    parser.add_argument(
+        "--draws", type=int, metavar="N", help="so many random trials (default: every combination)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    parser.epilog = (
+        "Every trial is a run of its own, DIR/000 and so on, and --minutes bounds each; tokenizer and shards "
+        "are made once, outside of the minutes. The same command goes on where it was interrupted. "
+        "DIR/results.csv has a row a trial, DIR/front.png shows bits per byte against work. Any other "
+        "setting of the recipe can be given as --section.key VALUE."
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Every trial in order, then the table; 1 where a trial failed."""
+    from .train.configuration import read_overrides
+    from .train.trials import Sweep, pareto_front, plan_trials, read_axis
+
+    if args.draws is not None and args.draws < 1:
+        raise LaconicError(f"--draws {args.draws}: it must be at least 1")
+    settings: dict[str, Any] = read_overrides(args.settings)
+    if args.minutes is not None:
+        settings |= {"training.minutes": args.minutes, "training.max_steps": None}
+    if args.threads is not None:
+        settings["training.threads"] = args.threads
+    trials = plan_trials([read_axis(text) for text in args.over], args.draws, args.seed)
+    base = {"tier": args.tier, "config": args.config, "settings": settings}
+    rows: list[dict[str, Any]] = []
+    for row in Sweep(args.out, args.sources, base, trials).run():
+        rows.append(row)
+        print(f"{row['trial'] + 1} of {len(trials)}: {_describe(row, trials)}", flush=True)
+    done = [row for row in rows if row["status"] == "done"]
+    points = [(row["macs_per_byte"], row["bits_per_byte"]) for row in done]
+    front = pareto_front(points)
+    print("\nbest at their work, the least work first:")
+    for index in front:
+        print(f"  {_describe(done[index], trials)}")
+    print(f"all trials: {args.out / 'results.csv'}")
+    if done:
+        _draw(args.out / "front.png", points, [_settings(row, trials) for row in done], front)
+    return 1 if len(done) < len(rows) else 0
+
+
+def _settings(row: dict[str, Any], trials: list[dict[str, Any]]) -> str:
+    return " ".join(f"{key}={row[key]}" for key in trials[row["trial"]])
+
+
+def _describe(row: dict[str, Any], trials: list[dict[str, Any]]) -> str:
+    if row["status"] != "done":
+        return f"{_settings(row, trials)}: failed, {row['fault']}"
+    return (
+        f"{row['bits_per_byte']:.4f} bits per byte, {row['macs_per_byte'] / 1e6:.3f} M multiply-accumulates "
+        f"a byte, {row['checkpoint_bytes']:,} bytes: {_settings(row, trials)}"
+    )
+
+
+def _draw(out: Path, points: list[tuple[float, float]], labels: list[str], front: list[int]) -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        print("front.png was not drawn: pictures need matplotlib, pip install 'laconic[bench]'")
+        return
+    from .bench.plots import plot_front
+
+    plot_front(points, labels, front, out)
+    print(f"picture:    {out}")

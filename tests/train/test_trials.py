@@ -1,0 +1,127 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from test_pipeline import TINY
+
+from laconic import sweep as command
+from laconic.cli import main
+from laconic.coder.errors import LaconicError
+from laconic.train.trials import Axis, Sweep, as_csv, pareto_front, plan_trials, read_axis
+
+TINY_SETTINGS = [f"--{key}={'null' if value is None else value}" for key, value in TINY.items()]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """Some 200 short documents."""
+    folder = tmp_path_factory.mktemp("text")
+    random = np.random.default_rng(0)
+    words = ["lake", "river", "stone", "cloud", "northern", "quiet", "of", "the", "and", "a"]
+    for i in range(200):
+        (folder / f"{i}.txt").write_text(" ".join(words[j] for j in random.integers(0, 10, 300)))
+    return folder
+
+
+def test_axes_are_read_with_their_types():
+    assert read_axis("model.d_model=96,128") == Axis("model.d_model", (96, 128))
+    assert read_axis("training.learning_rate=1e-3..0.1") == Axis("training.learning_rate", (1e-3, 0.1), True)
+    assert read_axis("model.tied=true,false").values == (True, False)
+    assert read_axis("model.ffn=relu2").values == ("relu2",)
+
+
+@pytest.mark.parametrize("text", ["model.d_model", "model.d_model=", "a.b=2..1", "a.b=x..y", "a.b=1,1"])
+def test_what_is_no_axis_is_refused(text):
+    with pytest.raises(LaconicError):
+        read_axis(text)
+
+
+def test_a_grid_is_every_combination_once():
+    axes = [Axis("a.x", (1, 2, 3)), Axis("a.y", ("p", "q"))]
+    trials = plan_trials(axes, None, 0)
+    assert len(trials) == 6
+    assert {(t["a.x"], t["a.y"]) for t in trials} == {(x, y) for x in (1, 2, 3) for y in "pq"}
+
+
+def test_draws_differ_stay_inside_and_repeat_with_their_seed():
+    axes = [Axis("a.rate", (1e-4, 1e-1), True), Axis("a.width", (32, 64), True), Axis("a.kind", ("p", "q"))]
+    trials = plan_trials(axes, 200, 7)
+    assert trials == plan_trials(axes, 200, 7) != plan_trials(axes, 200, 8)
+    assert len({json.dumps(t) for t in trials}) == 200
+    assert all(1e-4 <= t["a.rate"] <= 1e-1 and 32 <= t["a.width"] <= 64 for t in trials)
+    assert all(isinstance(t["a.width"], int) for t in trials)
+    assert 0.3 < np.mean([t["a.rate"] < 10**-2.5 for t in trials]) < 0.7  # by the logarithm
+
+
+def test_plans_that_cannot_be_are_refused():
+    for axes, draws in (
+        ([], None),
+        ([Axis("a.x", (1, 2)), Axis("a.x", (3,))], None),
+        ([Axis("a.x", (1.0, 2.0), True)], None),
+        ([Axis("a.x", (1, 2))], 3),
+    ):
+        with pytest.raises(LaconicError):
+            plan_trials(axes, draws, 0)
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+    points = [(3.0, 1.0), (1.0, 3.0), (2.0, 2.0), (2.0, 2.5), (4.0, 1.0), (3.5, 0.5)]
+    assert [points[i] for i in pareto_front(points)] == [(1.0, 3.0), (2.0, 2.0), (3.0, 1.0), (3.5, 0.5)]
+
+
+def test_rows_share_the_columns_of_all():
+    assert as_csv([{"a": 1}, {"b": "x,y", "a": 2}]) == 'a,b\n1,\n2,"x,y"\n'
+
+
+def test_a_sweep_runs_every_trial_and_goes_on_where_it_stopped(text, tmp_path, capsys):
+    arguments = ["sweep", str(text), "-o", str(tmp_path / "out"), *TINY_SETTINGS, "--training.max_steps=4"]
+    arguments += ["--over", "model.ffn_dim=32,64"]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 2" in shown
+    assert "2 of 2" in shown
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
+    assert [row["model.ffn_dim"] for row in rows] == ["32", "64"]
+    for number, row in enumerate(rows):
+        report = json.loads((tmp_path / "out" / f"{number:03d}" / "report.json").read_text())
+        assert float(row["bits_per_byte"]) == report["validation"]["coded"]["bits_per_byte"]
+        assert int(row["checkpoint_bytes"]) == report["checkpoint_bytes"]
+    assert float(rows[0]["macs_per_byte"]) < float(rows[1]["macs_per_byte"])
+    assert len(list((tmp_path / "out" / "corpora").iterdir())) == 1  # one tokenizer for both
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/report.json")}
+    (tmp_path / "out" / "001" / "report.json").unlink()
+    assert main(arguments) == 0
+    assert (tmp_path / "out" / "000" / "report.json").stat().st_mtime_ns == before[
+        tmp_path / "out" / "000" / "report.json"
+    ]
+    assert list(csv.DictReader((tmp_path / "out" / "results.csv").open()))[1]["status"] == "done"
+    assert main([*arguments[:-1], "model.ffn_dim=32,96"]) == 1
+    assert "holds another sweep" in capsys.readouterr().err
+
+
+def test_a_trial_that_fails_is_a_row_and_the_others_go_on(text, tmp_path, monkeypatch):
+    from laconic.train import trials
+
+    def failing(sources, folder, recipe):
+        if folder.name == "000":
+            raise LaconicError("the loss became nan")
+        return original(sources, folder, recipe)
+
+    original = trials.run_pipeline
+    monkeypatch.setattr(trials, "run_pipeline", failing)
+    base = {"tier": "nano", "config": None, "settings": {**TINY, "training.max_steps": 3}}
+    axis = [{"model.ffn_dim": 32}, {"model.ffn_dim": 48}]
+    rows = list(Sweep(tmp_path / "out", [str(text)], base, axis).run())
+    assert [row["status"] for row in rows] == ["failed", "done"]
+    assert rows[0]["fault"] == "the loss became nan"
+
+
+def test_a_faulty_recipe_is_refused_before_anything_runs(text, tmp_path, capsys):
+    assert main(["sweep", str(text), "-o", str(tmp_path / "out"), "--over", "model.d_model=1,128"]) == 1
+    assert "d_model is 1" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "000").exists()
+    assert main(["sweep", str(text), "-o", str(text / "out"), "--over", "model.ffn_dim=64,128"]) == 1
+    assert "is inside" in capsys.readouterr().err
+    assert main(["sweep", str(text), "-o", "x", "--draws", "0", "--over", "model.ffn_dim=64,128"]) == 1
+    assert command.TAKES_SETTINGS
