@@ -94,7 +94,7 @@ def _last_tokens(gaps: Array) -> Array:
     """Of each node beyond the tokens, the last token: int64 [N - V]."""
     counted = np.cumsum((gaps & (LAST - 1)).astype(np.int64) + 1)
     ends = np.flatnonzero(gaps & LAST)
-    before = np.concatenate([[0], counted[ends[:-1]]])  # where each group begins
+    before = np.concatenate([[0], counted[ends]])[:-1]  # where each group begins
     return counted - np.repeat(before, np.diff(ends, prepend=-1)) - 1
 
 
