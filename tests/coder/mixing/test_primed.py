@@ -8,7 +8,7 @@ import pytest
 from fakes import TOKENS, fake_model, predictable
 
 from laconic.coder.copies import Copy, gaps_between, pack_copies
-from laconic.coder.limits import MemoryLimitError
+from laconic.coder.limits import TOKEN_BYTES, MemoryLimitError
 from laconic.coder.mixing import primed, reference
 from laconic.coder.mixing.longest import longest_tokens
 from laconic.coder.mixing.primed import CONTEXT, decode_primed, encode_primed
@@ -159,7 +159,7 @@ def test_memory_counts_what_is_learned():
     data = bytes(1000)
     segment = encode_primed(data, OLD * 100, (0, 100_000), [], None, 2, 1000)
     shape = shape_for(101_000, 2, 1, 0, Shape.unpack_profile(segment.profile)[1])
-    assert decode_primed(segment, OLD * 100, None, shape.memory + 8 * 100_000) == data
+    assert decode_primed(segment, OLD * 100, None, shape.memory + TOKEN_BYTES * 100_000) == data
     with pytest.raises(MemoryLimitError):
         decode_primed(segment, OLD * 100, None, shape.memory)
 
