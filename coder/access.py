@@ -14,6 +14,7 @@ from .container import (
     MAX_CHECKPOINTS,
     MAX_POSITION,
     PREFIX,
+    REFERENCE,
     SEGMENT_MARK,
     UNKNOWN,
     Decode,
@@ -32,7 +33,8 @@ from .segment import MAX_SEGMENT, DamageError, Segment, Source, damaged
 _SMALLEST = 15  # bytes of a file: that of the empty original
 _FOOTER = 4  # bytes of the index's length
 # Without a checkpoint, with one, and with several and their number.
-_PROLOGUE_SIZES = (5, 5 + PREFIX, *(6 + count * PREFIX for count in range(2, MAX_CHECKPOINTS + 1)))
+_NAMING_CHECKPOINTS = (5, 5 + PREFIX, *(6 + count * PREFIX for count in range(2, MAX_CHECKPOINTS + 1)))
+_PROLOGUE_SIZES = (*_NAMING_CHECKPOINTS, *(size + REFERENCE for size in _NAMING_CHECKPOINTS))
 _PIECE = 1 << 20
 
 
@@ -139,7 +141,7 @@ def read_stored(file: BinaryIO, prologue: Prologue, entry: Entry) -> Stored:
         return read_single(source, prologue)
     if source.exactly(len(SEGMENT_MARK)) != SEGMENT_MARK:
         raise damaged(f"no segment begins at byte {entry.offset}")
-    stored, checks = read_marked(source, prologue.checkpoint, entry.offset)
+    stored, checks = read_marked(source, prologue.checkpoint, entry.offset, prologue.reference)
     found = (source.position - entry.offset, stored.position, checks)
     if found != (entry.size, entry.position, entry.checks):
         raise damaged(f"the segment at byte {entry.offset} is not the one in the index")
@@ -245,21 +247,30 @@ def _nothing(file: BinaryIO, left: "_Left", wrong: bool, refused: str) -> Laconi
 
 
 def _restore(stored: Stored, decode: Decode, head_in_doubt: bool) -> bytes:
-    """As `restore`; a checkpoint that is not here may be a damaged name, where the head is in doubt."""
+    """As `restore`; what is not here may have a damaged name, where the head is in doubt."""
     try:
         return restore(stored, decode)
     except (DamageError, MemoryLimitError):
         raise
     except LaconicError as error:
-        if not head_in_doubt or stored.checkpoint == UNKNOWN:
+        if not head_in_doubt:
             raise
         not_here = error
-    try:
-        return restore(stored._replace(checkpoint=UNKNOWN), decode)
-    except (DamageError, MemoryLimitError):
-        raise
-    except LaconicError:
-        raise not_here from None
+    nameless = (
+        stored.segment if stored.segment.learned is None else replace(stored.segment, reference=UNKNOWN)
+    )
+    for segment, checkpoint in (
+        (stored.segment, UNKNOWN), (nameless, stored.checkpoint), (nameless, UNKNOWN),
+    ):  # fmt: skip
+        if (segment, checkpoint) == (stored.segment, stored.checkpoint):
+            continue
+        try:
+            return restore(stored._replace(segment=segment, checkpoint=checkpoint), decode)
+        except (DamageError, MemoryLimitError):
+            raise
+        except LaconicError:
+            continue
+    raise not_here
 
 
 class _Left(NamedTuple):
@@ -283,8 +294,9 @@ def _what_is_left(file: BinaryIO) -> _Left:
             return _Left(_indexed(file, layout), layout.original_length, single)
     except LaconicError as error:
         prologue, head = Prologue(False, UNKNOWN), error
-    # A head that nothing confirms is not believed where it says that no segment needs a checkpoint.
-    doubted = UNKNOWN if prologue.checkpoint is None else prologue.checkpoint
+    # A head that nothing confirms is not believed where it says that no segment needs a checkpoint, or a
+    # reference.
+    doubted = Prologue(False, prologue.checkpoint or UNKNOWN, prologue.reference or UNKNOWN)
     try:
         index = _read_index(file, size)
     except LaconicError:
@@ -297,7 +309,7 @@ def _what_is_left(file: BinaryIO) -> _Left:
     begin, total = source.position, sum(entry.original_length for entry in index.entries)
     shift = index.start - index.span - begin
     if shift:  # bytes are missing or too many; or it is another file's index, at the end of what is left
-        return _Left(_scanned(file, prologue.checkpoint, [0, shift]), total)
+        return _Left(_scanned(file, prologue, [0, shift]), total)
     return _Left(_indexed(file, Layout(prologue, index.placed(begin), total, size)), total)
 
 
@@ -308,7 +320,7 @@ def _indexed(file: BinaryIO, layout: Layout) -> Iterator[Stored]:
             yield read_stored(file, layout.prologue, entry)
 
 
-def _scanned(file: BinaryIO, checkpoint: bytes | None, shifts: list[int]) -> Iterator[Stored]:
+def _scanned(file: BinaryIO, prologue: Prologue, shifts: list[int]) -> Iterator[Stored]:
     """Segments found by their markers, none beginning in the original before the last one ended.
 
     They are where they were written, or shifted by one of `shifts` bytes.
@@ -319,7 +331,8 @@ def _scanned(file: BinaryIO, checkpoint: bytes | None, shifts: list[int]) -> Ite
         for shift in shifts:
             source = _at(file, offset + len(SEGMENT_MARK))
             try:
-                stored, _ = read_marked(source, checkpoint, max(0, offset - shift))
+                where = max(0, offset - shift)
+                stored, _ = read_marked(source, prologue.checkpoint, where, prologue.reference)
             except DamageError:
                 continue
             if stored.position >= expected:

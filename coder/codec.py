@@ -7,6 +7,7 @@ from .errors import LaconicError
 from .limits import MEMORY_LIMIT
 from .mixing.experts import DEFAULT_LEVEL
 from .model import Model
+from .reference import Reference, check_reference
 from .report import Report
 from .segment import BY_TABLE, ENTROPY, EXPERTS, LZMA, MIXED, RANS, RAW, Segment, pack_header
 
@@ -89,7 +90,7 @@ def encode_segment(
         return best if model is None else _smaller(best, _by_model_alone(data, model, streams, best, report))
     if best.method == RAW and _is_noise(data, level, sign_of_life):
         return best
-    helps = model is not None and _model_helps(data, model, level, streams, sign_of_life)
+    helps = model is not None and model_helps(data, model, level, streams, sign_of_life)
     share = 1.0 if helps else SHARE  # of the time, for what comes first where both are tried
     if model is not None and helps is not False:
         first = _part(report, 0.0, share)
@@ -161,7 +162,7 @@ def _is_noise(data: bytes, level: int, report: Report | None) -> bool:
     return _mixing().encode_experts(sample, level, int(INCOMPRESSIBLE * len(sample)), report) is None
 
 
-def _model_helps(
+def model_helps(
     data: bytes, model: Model, level: int, streams: int | None, report: Report | None
 ) -> bool | None:
     """Whether a sample is smaller with the model; None where that does not settle it, and both are tried."""
@@ -188,14 +189,23 @@ def _expected_ratio(data: bytes, model: Model, level: int, size: int, report: Re
 
 
 def decode_segment(
-    segment: Segment, model: Model | None, report: Report | None = None, memory: int = MEMORY_LIMIT
+    segment: Segment,
+    model: Model | None,
+    report: Report | None = None,
+    memory: int = MEMORY_LIMIT,
+    reference: Reference | None = None,
 ) -> bytes:
     """The original bytes; `model` is needed for the methods BY_MODEL only.
 
     Raises:
         DamageError: the payload is not what an encoder writes.
-        LaconicError: the segment asks for more than `memory` bytes.
+        LaconicError: the segment asks for more than `memory` bytes, or for another reference.
     """
+    if segment.learned is not None:
+        from .mixing.primed import decode_primed
+
+        known = check_reference(segment.reference, reference)
+        return decode_primed(segment, known.data, model, memory, report)
     if segment.method == RAW:
         return segment.payload
     if segment.method == LZMA:

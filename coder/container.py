@@ -30,11 +30,12 @@ MAGIC = b"\xabLAC"
 SEGMENT_MARK = b"\xb5SEG"
 INDEX_MARK = b"\xb5IDX"
 VERSION = 3
-SINGLE, WITHOUT_CHECKPOINT, SEVERAL = 1, 2, 4  # flags
+SINGLE, WITHOUT_CHECKPOINT, SEVERAL, WITH_REFERENCE = 1, 2, 4, 8  # flags
 MAX_CHECKPOINTS = 8  # that a file names
 MAX_POSITION = (1 << 56) - 1
 PREFIX = 8  # bytes of the checkpoint's id
-UNKNOWN = b""  # stands for the prefix where a damaged head does not tell
+REFERENCE = 13  # bytes that name a reference
+UNKNOWN = b""  # stands for the prefix, and for the reference's name, where a damaged head does not tell
 CHECK = 4  # bytes of each check
 DIGEST = 8  # bytes of the index's digest
 
@@ -57,13 +58,21 @@ class Prologue:
 
     single: bool
     checkpoint: bytes | None  # prefix of the id; of each id, joined, where several predict together
+    reference: bytes | None = None  # its name, where there is one
 
     def pack(self) -> bytes:
         count = len(self.checkpoint or b"") // PREFIX
         flags = (SINGLE if self.single else 0) | (SEVERAL if count > 1 else 0)
         flags |= WITHOUT_CHECKPOINT if self.checkpoint is None else 0
+        flags |= 0 if self.reference is None else WITH_REFERENCE
         number = bytes([count]) if count > 1 else b""
-        return MAGIC + bytes([VERSION << 4 | flags]) + number + (self.checkpoint or b"")
+        return (
+            MAGIC
+            + bytes([VERSION << 4 | flags])
+            + number
+            + (self.checkpoint or b"")
+            + (self.reference or b"")
+        )
 
 
 def check(*parts: bytes) -> bytes:
@@ -103,7 +112,7 @@ def read_prologue(source: Source) -> Prologue:
             f"the file is of format version {version}, this laconic reads {VERSION}: "
             "install the laconic that wrote it"
         )
-    if flags & ~(SINGLE | WITHOUT_CHECKPOINT | SEVERAL) or (flags & SEVERAL and flags & WITHOUT_CHECKPOINT):
+    if flags & SEVERAL and flags & WITHOUT_CHECKPOINT:
         raise damaged(f"flags {flags:#x} are reserved")
     count = 1
     if flags & SEVERAL:
@@ -118,22 +127,33 @@ def read_prologue(source: Source) -> Prologue:
         and len({checkpoint[i : i + PREFIX] for i in range(0, count * PREFIX, PREFIX)}) < count
     ):
         raise damaged("it names a checkpoint twice")
-    return Prologue(bool(flags & SINGLE), checkpoint)
+    reference = source.exactly(REFERENCE) if flags & WITH_REFERENCE else None
+    return Prologue(bool(flags & SINGLE), checkpoint, reference)
 
 
-def _agree(method: int, checkpoint: bytes | None) -> bool:
-    """Whether a file that names this can hold a segment of this method."""
-    if method not in BY_MODEL:
+def _agree(header: Segment, checkpoint: bytes | None, reference: bytes | None) -> bool:
+    """Whether a file that names this can hold a segment of this kind."""
+    if header.learned is not None and reference is None:
+        return False
+    if header.method not in BY_MODEL:
         return True
-    return checkpoint is not None and (method == MIXED or len(checkpoint) <= PREFIX)
+    return checkpoint is not None and (header.method == MIXED or len(checkpoint) <= PREFIX)
 
 
-def read_marked(source: Source, checkpoint: bytes | None, offset: int) -> tuple[Stored, bytes]:
+def _named(segment: Segment, reference: bytes | None) -> Segment:
+    """A segment that knows the reference which it needs."""
+    return segment if segment.learned is None else replace(segment, reference=reference or UNKNOWN)
+
+
+def read_marked(
+    source: Source, checkpoint: bytes | None, offset: int, reference: bytes | None = None
+) -> tuple[Stored, bytes]:
     """A segment of a file of many, from after its marker on; verified.
 
     Args:
         offset: of its marker in the file as it was written. The check covers it, so that the segments of a
             .lac file that lies within another's payload are not taken for the outer file's.
+        reference: its name, None where the file has none.
 
     Returns:
         The segment and its two checks, as the index repeats them.
@@ -145,20 +165,20 @@ def read_marked(source: Source, checkpoint: bytes | None, offset: int) -> tuple[
     segment = _with_payload(header, source.exactly(coded))
     if not segment.original_length:
         raise damaged("a segment of many is empty")
-    if not _agree(segment.method, checkpoint):
+    if not _agree(segment, checkpoint, reference):
         raise damaged("method and flags contradict each other")
     content, stored = checks[:CHECK], checks[CHECK:]
     if check(pack_varint(offset), _marked_header(segment, position), content, segment.payload) != stored:
         raise damaged(f"the segment that ends at byte {source.position} does not match its checksum")
-    return Stored(segment, position, content, checkpoint), checks
+    return Stored(_named(segment, reference), position, content, checkpoint), checks
 
 
 def read_single(source: Source, prologue: Prologue) -> Stored:
     """The one segment of a file of one, from after the prologue to the end; verified."""
     header = source.header()
-    if (header.method in BY_MODEL) == (prologue.checkpoint is None) or not _agree(
-        header.method, prologue.checkpoint
-    ):
+    models, reference = header.method in BY_MODEL, header.learned is not None
+    needed = (prologue.checkpoint is not None, prologue.reference is not None)
+    if needed != (models, reference) or not _agree(header, prologue.checkpoint, prologue.reference):
         raise damaged("method and flags contradict each other")
     rest = source.up_to(header.original_length + 2 * CHECK)
     if len(rest) < 2 * CHECK:
@@ -167,7 +187,8 @@ def read_single(source: Source, prologue: Prologue) -> Stored:
     payload, content, stored = rest[: -2 * CHECK], rest[-2 * CHECK : -CHECK], rest[-CHECK:]
     if check(prologue.pack(), pack_header(header), payload, content) != stored:
         raise damaged("its content does not match its checksum, or its end is missing")
-    return Stored(_with_payload(header, payload), 0, content, prologue.checkpoint)
+    segment = _named(_with_payload(header, payload), prologue.reference)
+    return Stored(segment, 0, content, prologue.checkpoint)
 
 
 def restore(stored: Stored, decode: Decode) -> bytes:
@@ -231,7 +252,7 @@ def read_segments(source: Source) -> Iterator[Stored]:
             break
         if mark != SEGMENT_MARK:
             raise damaged(f"neither a segment nor the index begins at byte {start}")
-        stored, checks = read_marked(source, prologue.checkpoint, start)
+        stored, checks = read_marked(source, prologue.checkpoint, start, prologue.reference)
         if stored.position != position:
             raise damaged(
                 f"segment {number} begins at {stored.position} of the original, expected was {position}"
@@ -251,11 +272,16 @@ def read_segments(source: Source) -> Iterator[Stored]:
 class Writer:
     """Writes segments as they come; one is held back, for a file of one segment has a shorter form."""
 
-    def __init__(self, target: BinaryIO, prefix: bytes | None) -> None:
-        """`prefix` is `Model.prefixes`, or None where no segment will need a model."""
+    def __init__(self, target: BinaryIO, prefix: bytes | None, reference: bytes | None = None) -> None:
+        """
+        Args:
+            prefix: `Model.prefixes`, or None where no segment will need a model.
+            reference: `Reference.name`, or None where no segment will need one.
+        """
         self.target = target
         self.prefix = prefix
-        self.index = _Index(Prologue(False, self.prefix))
+        self.reference = reference
+        self.index = _Index(Prologue(False, self.prefix, self.reference))
         self.position = 0
         self.bytes_written = 0
         self.held: tuple[Segment, bytes] | None = None
@@ -290,7 +316,9 @@ class Writer:
             self._write(self.index.pack())
             return
         segment, content = self.held or (Segment(RAW, 0, b""), check())
-        prologue = Prologue(True, self.prefix if segment.method in BY_MODEL else None).pack()
+        prefix = self.prefix if segment.method in BY_MODEL else None
+        reference = None if segment.learned is None else self.reference
+        prologue = Prologue(True, prefix, reference).pack()
         header = pack_header(segment)
         self._write(prologue + header)
         self._write(segment.payload)

@@ -9,12 +9,14 @@ from typing import IO, Any, BinaryIO, cast
 
 from . import registry
 from .access import read_layout, read_stored
+from .against import check_against, encode_against
 from .codec import check_entropy, encode_segment
 from .container import Writer, restore
 from .errors import LaconicError
 from .files import SEGMENT_SIZE, Name, Names, PendingFile, check_sizes, extra_model, open_model
 from .model import Model
 from .parallel import Check, Lanes, check_threads
+from .reference import Given, Reference, open_reference
 from .segment import Segment
 
 
@@ -86,13 +88,19 @@ class LacWriter(io.BufferedIOBase):
         level: int | None,
         entropy: str,
         threads: int,
+        reference: Reference | None = None,
     ) -> None:
         self.name = os.fspath(pending.path)
         self._pending = pending
         self._segment_size = segment_size
         self._buffer = bytearray()
-        self._writer = Writer(pending.file, None if model is None else model.prefixes)
-        self._lanes = Lanes(partial(_encode, model, streams, level, entropy), threads)
+        prefix, name = (
+            None if model is None else model.prefixes,
+            None if reference is None else reference.name,
+        )
+        self._writer = Writer(pending.file, prefix, name)
+        self._lanes = Lanes(partial(_encode, model, streams, level, entropy, reference), threads)
+        self._position = 0  # of the next segment
         self._failed = False
 
     def writable(self) -> bool:
@@ -112,7 +120,8 @@ class LacWriter(io.BufferedIOBase):
         data = bytes(self._buffer[:length])
         del self._buffer[:length]
         try:
-            self._lanes.put(data)
+            self._lanes.put((self._position, data))
+            self._position += length
             while self._lanes.full:
                 self._writer.add(*self._lanes.take())
         except BaseException:
@@ -154,8 +163,17 @@ class LacWriter(io.BufferedIOBase):
 
 
 def _encode(
-    model: Model | None, streams: int | None, level: int | None, entropy: str, data: bytes, check: Check
+    model: Model | None,
+    streams: int | None,
+    level: int | None,
+    entropy: str,
+    reference: Reference | None,
+    item: tuple[int, bytes],
+    check: Check,
 ) -> tuple[Segment, bytes]:
+    position, data = item
+    if reference is not None:
+        return encode_against(data, model, reference, position, lambda part: check(), level), data
     return encode_segment(data, model, streams, lambda part: check(), level, entropy), data
 
 
@@ -190,6 +208,7 @@ def open_file(
     streams: int | None = None,
     segment_size: int = SEGMENT_SIZE,
     memory: int | None = None,
+    reference: Given | Reference | None = None,
     encoding: str = "utf-8",
     errors: str | None = None,
     newline: str | None = None,
@@ -202,6 +221,7 @@ def open_file(
         level, entropy, engine, threads, streams, segment_size: as for `compress`; what is read is decoded
             one segment at a time.
         memory: as for `decompress`.
+        reference: as for both.
         encoding, errors, newline: of text, as for the built-in open.
 
     Returns:
@@ -218,8 +238,9 @@ def open_file(
         sorted(kind + "t"),
     ):
         raise ValueError(f"mode {mode!r}: choose rb, wb, xb, rt, wt or xt")
+    known = open_reference(reference)
     if kind == "r":
-        decoder = registry.Decoder(extra_model(model), engine, threads, memory)
+        decoder = registry.Decoder(extra_model(model), engine, threads, memory, known)
         if os.path.isdir(path):
             raise LaconicError(f"{os.fspath(path)} is a folder: name a file")
         file = open(path, "rb")  # noqa: SIM115 - the reader closes it
@@ -233,7 +254,7 @@ def open_file(
     lanes = check_threads(threads)
     loaded = open_model(model, engine, threads)
     check_entropy(entropy, level, loaded, streams)
-    writer = LacWriter(
-        PendingFile(path, force=kind == "w"), loaded, streams, segment_size, level, entropy, lanes
-    )
+    check_against(known, level, streams, entropy)
+    pending = PendingFile(path, force=kind == "w")
+    writer = LacWriter(pending, loaded, streams, segment_size, level, entropy, lanes, known)
     return cast(IO[Any], _TextWriter(writer, encoding, errors, newline) if text else writer)

@@ -15,6 +15,7 @@ from .container import Stored, Writer, read_segments, restore
 from .errors import LaconicError
 from .parallel import Check, check_threads, in_order, is_idle
 from .progress import Progress
+from .reference import Given, Reference, open_reference
 from .report import Report
 from .segment import MAX_SEGMENT, MAX_STREAMS, Segment, Source
 
@@ -77,30 +78,43 @@ def compress_stream(
     level: int | None = None,
     threads: int | None = None,
     entropy: str = "range",
+    reference: Reference | None = None,
 ) -> Totals:
     """Read to the end, segment by segment, and write a container.
 
     Args:
         threads: segments in work at the same time (None: as many as cores); the bytes do not depend on it.
+        reference: what decoding will need too.
 
     Raises:
-        LaconicError: streams, segment_size, level or threads are out of range, or do not go with `entropy`.
+        LaconicError: streams, segment_size, level or threads are out of range, or do not go with `entropy` or
+            a reference.
     """
+    from .against import check_against, encode_against
     from .codec import check_entropy, encode_segment
 
     check_entropy(entropy, level, model, streams)
     check_sizes(streams, segment_size)
-    reader, writer = Source(source), Writer(target, None if model is None else model.prefixes)
+    check_against(reference, level, streams, entropy)
+    prefix, name = None if model is None else model.prefixes, None if reference is None else reference.name
+    reader, writer = Source(source), Writer(target, prefix, name)
     shown = progress or Progress("", None, False)
 
-    def encode(data: bytes, check: Check) -> tuple[Segment, bytes]:
+    def encode(item: tuple[int, bytes], check: Check) -> tuple[Segment, bytes]:
+        position, data = item
         report = checked(check, shown.segment(len(data), len(data)))
-        segment = encode_segment(data, model, streams, report, level, entropy)
+        if reference is None:
+            segment = encode_segment(data, model, streams, report, level, entropy)
+        else:
+            segment = encode_against(data, model, reference, position, report, level)
         report(1.0)
         return segment, data
 
-    pieces = iter(lambda: reader.up_to(segment_size), b"")
-    coded = in_order(encode, pieces, check_threads(threads), lambda: is_idle(source))
+    def pieces() -> Iterator[tuple[int, bytes]]:
+        while data := reader.up_to(segment_size):
+            yield reader.position - len(data), data
+
+    coded = in_order(encode, pieces(), check_threads(threads), lambda: is_idle(source))
     with closing(coded):
         for segment, data in coded:
             writer.add(segment, data)
@@ -165,6 +179,7 @@ def compress(
     threads: int | None = None,
     streams: int | None = None,
     segment_size: int = SEGMENT_SIZE,
+    reference: "Given | Reference | None" = None,
 ) -> bytes:
     """Compress bytes into a .lac container.
 
@@ -180,11 +195,13 @@ def compress(
             takes memory of its own: some 350 MB for 8 MiB at the default level.
         streams: coded in lockstep, 1..4096 (None: by length).
         segment_size: bytes a segment; segments are decoded independently of each other.
+        reference: bytes, or the path of a file, that decoding will need too: an earlier version, a template.
 
     Raises:
-        LaconicError: there is no such checkpoint, engine or coder, or a number is out of range.
+        LaconicError: there is no such checkpoint, engine, coder or reference, or a number is out of range.
     """
     target = io.BytesIO()
+    known = open_reference(reference)
     loaded = open_model(model, engine, threads)
     compress_stream(
         io.BytesIO(as_bytes(data)),
@@ -195,6 +212,7 @@ def compress(
         level=level,
         threads=threads,
         entropy=entropy,
+        reference=known,
     )
     return target.getvalue()
 
@@ -206,6 +224,7 @@ def decompress(
     engine: str | None = None,
     threads: int | None = None,
     memory: int | None = None,
+    reference: "Given | Reference | None" = None,
 ) -> bytes:
     """The bytes that a .lac container holds, verified.
 
@@ -213,14 +232,15 @@ def decompress(
         model: checkpoints beside those in the known folders; the container itself names what it needs.
         threads: segments in work at the same time (None: as many as cores).
         memory: bytes that the mixer of each segment in work may take (None: 1 GiB).
+        reference: what the container was compressed against: bytes, or the path of a file.
 
     Raises:
-        LaconicError: the container is damaged, or its checkpoint is not here.
+        LaconicError: the container is damaged, or its checkpoint is not here, or it needs another reference.
     """
     target = io.BytesIO()
-    decompress_stream(
-        io.BytesIO(as_bytes(blob)), target, registry.Decoder(extra_model(model), engine, threads, memory)
-    )
+    known = open_reference(reference)
+    decoder = registry.Decoder(extra_model(model), engine, threads, memory, known)
+    decompress_stream(io.BytesIO(as_bytes(blob)), target, decoder)
     return target.getvalue()
 
 

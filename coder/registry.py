@@ -18,6 +18,7 @@ from .container import PREFIX, UNKNOWN
 from .errors import LaconicError
 from .limits import check_memory_limit
 from .parallel import check_threads
+from .reference import Reference, check_reference
 from .segment import BY_MODEL, Segment
 
 if TYPE_CHECKING:
@@ -158,17 +159,20 @@ class Decoder:
         engine: str | None = None,
         threads: int | None = None,
         memory: int | None = None,
+        reference: Reference | None = None,
     ) -> None:
         """
         Args:
             extra: checkpoints (path, name, id, or opened) beside those in the known folders; paths, names
                 and ids are also what decodes a damaged file that does not tell its checkpoint any more.
             memory: bytes that a segment's mixer may take (None: 1 GiB).
+            reference: for files that were compressed against one.
         """
         check_threads(threads)
         self.engine = engine
         self.threads = threads
         self.memory = check_memory_limit(memory)
+        self.reference = reference
         self.models: dict[bytes | None, Model] = {}
         self.extra: list[Listing] = []
         if isinstance(extra, str | os.PathLike):
@@ -183,12 +187,14 @@ class Decoder:
         """The original bytes of a segment.
 
         Raises:
-            LaconicError: it is damaged, or its checkpoint is not here.
+            LaconicError: it is damaged, or its checkpoint is not here, or it needs another reference.
         """
         from .codec import decode_segment
 
+        if segment.learned is not None:
+            check_reference(segment.reference, self.reference)
         model = self._model(checkpoint) if segment.method in BY_MODEL else None
-        return decode_segment(segment, model, report, self.memory)
+        return decode_segment(segment, model, report, self.memory, self.reference)
 
     def _model(self, prefix: bytes | None) -> "Model":
         with self._opening:

@@ -16,6 +16,9 @@ BY_TABLE = (BYTES, TOKENS)
 ENTROPY = ("range", "huffman", "rans", "tans")  # coders by number; the first is no coder of tables
 MAX_SEGMENT = 1 << 28  # original bytes of a segment
 MAX_STREAMS = 4096
+AGAINST = 0x80  # of the byte that tells the method: the segment is coded against the file's reference
+MAX_REFERENCE = (1 << 40) - 1  # bytes
+MAX_LEARNED = 1 << 24  # bytes of it that a segment is prepared by
 _PIECE = 1 << 20
 
 
@@ -33,6 +36,8 @@ class Segment:
     tokens: int = 0  # BY_MODEL
     streams: int = 0  # IN_STREAMS
     profile: int = 0  # AT_LEVELS: level and size of the mixer; BY_TABLE: number of the coder
+    learned: tuple[int, int] | None = None  # against a reference: where the part of it begins, and its length
+    reference: bytes = b""  # `Reference.name`, as the file's prologue tells it; no part of the header
 
 
 def pack_varint(value: int) -> bytes:
@@ -47,13 +52,16 @@ def pack_varint(value: int) -> bytes:
 
 def pack_header(segment: Segment) -> bytes:
     """Method and lengths, without the coded length, which only segments of many carry."""
-    header = bytes([segment.method]) + pack_varint(segment.original_length)
+    against = 0 if segment.learned is None else AGAINST
+    header = bytes([segment.method | against]) + pack_varint(segment.original_length)
     if segment.method in BY_MODEL:
         header += pack_varint(segment.tokens)
     if segment.method in IN_STREAMS:
         header += pack_varint(segment.streams)
     if segment.method in (*AT_LEVELS, *BY_TABLE):
         header += bytes([segment.profile])
+    if segment.learned is not None:
+        header += b"".join(map(pack_varint, segment.learned))
     return header
 
 
@@ -98,24 +106,29 @@ class Source:
 
     def header(self) -> Segment:
         """Method and lengths of a segment, its payload still empty."""
-        method = self.exactly(1)[0]
-        if method >= len(METHOD_NAMES):
+        first = self.exactly(1)[0]
+        method, against = first & ~AGAINST, first & AGAINST
+        if method >= len(METHOD_NAMES) or (against and method not in AT_LEVELS):
             raise damaged(
-                f"method {method} at byte {self.position - 1} is unknown, if it is not of a newer laconic"
+                f"method {first} at byte {self.position - 1} is unknown, if it is not of a newer laconic"
             )
         original = self.varint(0, MAX_SEGMENT, "the original length")
         tokens = streams = profile = 0
         if method in BY_MODEL:
             tokens = self.varint(1, max(1, original), "the number of tokens")
         if method in IN_STREAMS:
-            streams = self.varint(1, min(tokens, MAX_STREAMS), "the number of streams")
+            streams = self.varint(1, 1 if against else min(tokens, MAX_STREAMS), "the number of streams")
         if method in (*AT_LEVELS, *BY_TABLE):
             profile = self.exactly(1)[0]
             level, slots = profile >> 4, profile & 15
             sound = 1 <= profile < len(ENTROPY) if method in BY_TABLE else 2 <= level <= 9 and slots <= 12
             if not sound:
                 raise damaged(f"profile {profile:#04x} at byte {self.position - 1} is unknown")
-        return Segment(method, original, b"", tokens, streams, profile)
+        learned = None
+        if against:
+            begin = self.varint(0, MAX_REFERENCE, "the place of what is learned")
+            learned = begin, self.varint(0, MAX_LEARNED, "the length of what is learned")
+        return Segment(method, original, b"", tokens, streams, profile, learned)
 
     def end(self) -> None:
         if self.up_to(1):

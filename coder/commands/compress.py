@@ -7,11 +7,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
+from ..against import check_against
 from ..codec import LEVELS
 from ..errors import LaconicError
 from ..files import SEGMENT_SIZE, SUFFIX, check_sizes, compress_stream, open_model
 from ..mixing.experts import DEFAULT_LEVEL
 from ..progress import Progress
+from ..reference import open_reference
 from ..segment import ENTROPY
 from . import shared
 
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     wrong = (f"-{number}" for number in range(100) if number not in LEVELS)
     parser.add_argument(*wrong, action=_Level, dest="level", nargs=0, help=argparse.SUPPRESS)
     shared.add_output(parser)
+    shared.add_reference(parser)
     shared.add_engine(parser)
     parser.add_argument(
         "--streams",
@@ -91,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
     if several and (args.stdout or args.output is not None):
         return shared.usage_error("a .lac file holds one file: give one, or leave out -o and -c")
     check_sizes(args.streams, args.segment_size)
+    reference = open_reference(args.reference)
+    check_against(reference, args.level, args.streams, args.entropy)
     given: list[str] = args.model or [registry.DEFAULT]
     names = given if "none" in given else [registry.find(name).path for name in given]
 
@@ -115,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
                         args.level,
                         args.threads,
                         args.entropy,
+                        reference,
                     )
                 finally:
                     progress.clear()

@@ -6,6 +6,7 @@ from typing import BinaryIO
 
 from ..access import Layout, read_header, read_layout
 from ..container import PREFIX, VERSION
+from ..reference import describe as describe_reference
 from ..registry import available
 from ..segment import AT_LEVELS, BY_MODEL, BY_TABLE, ENTROPY, IN_STREAMS, METHOD_NAMES
 from . import shared
@@ -27,10 +28,11 @@ def run(args: argparse.Namespace) -> int:
 def describe(file: BinaryIO, layout: Layout) -> str:
     """The lines that `laconic info` prints for a file."""
     methods: dict[str, int] = dict.fromkeys(METHOD_NAMES, 0)
-    tokens, streams, levels, coders = 0, set[int](), set[int](), set[str]()
+    tokens, against, streams, levels, coders = 0, 0, set[int](), set[int](), set[str]()
     for entry in layout.entries:
         header, _ = read_header(file, layout, entry)
         methods[METHOD_NAMES[header.method]] += 1
+        against += header.learned is not None
         if header.method in AT_LEVELS:
             levels.add(header.profile >> 4)
         if header.method in BY_TABLE:
@@ -43,6 +45,7 @@ def describe(file: BinaryIO, layout: Layout) -> str:
     rows = [
         ("format version", str(VERSION)),
         ("checkpoint", _checkpoint(layout.prologue.checkpoint, needed=tokens > 0)),
+        *_reference(layout.prologue.reference, against),
         ("segments", f"{len(layout.entries):,} ({used})"),
         ("original", f"{layout.original_length:,} bytes"),
         ("compressed", f"{layout.size:,} bytes"),
@@ -70,3 +73,10 @@ def _checkpoint(prefix: bytes | None, needed: bool) -> str:
     names = {listing.id[:PREFIX]: listing.name for listing in available()}
     named = ", ".join(f"{part.hex()} ({names.get(part, 'not here')})" for part in parts)
     return named if needed else f"{named}, not needed"
+
+
+def _reference(name: bytes | None, against: int) -> list[tuple[str, str]]:
+    """A row where the file names a reference, and how many segments need it."""
+    if name is None:
+        return []
+    return [("reference", f"{describe_reference(name)}; segments that need it: {against:,}")]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import LaconicError
 from ..files import SUFFIX, PendingFile
+from ..reference import open_reference
 from ..registry import Decoder, find
 
 if TYPE_CHECKING:
@@ -56,14 +57,24 @@ def add_decoder(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         help="that decoding a segment may take beside the segment, each of -T (default: 1G)",
     )
+    add_reference(parser)
     add_engine(parser)
 
 
+def add_reference(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--reference",
+        action=Once,
+        metavar="FILE",
+        help="a text that both sides have, such as an earlier version: decoding needs the same one",
+    )
+
+
 def decoder(args: argparse.Namespace) -> Decoder:
-    """As -m, --engine and -T say."""
+    """As -m, --reference, --engine and -T say."""
     names: list[str] = args.model or []
     models = [find(name).path for name in names if name != "none"]
-    return Decoder(models, args.engine, args.threads, args.memory)
+    return Decoder(models, args.engine, args.threads, args.memory, open_reference(args.reference))
 
 
 class Once(argparse.Action):

@@ -57,7 +57,7 @@ def decode_experts(segment: Segment, memory: int, report: Report | None = None) 
     shape = _shape(segment, None, memory)
     restored = np.empty(segment.original_length, dtype=np.uint8)
     tree, mixing = tree_arrays(byte_tree()), fresh(shape)
-    data, coder = _source(segment.payload)
+    data, coder = source_of(segment.payload)
     for begin in range(0, segment.original_length, STEPS):
         piece = np.zeros((1, min(STEPS, segment.original_length - begin)), dtype=np.int32)
         alive = np.ones(piece.size, dtype=np.int32)
@@ -97,7 +97,7 @@ def mix_tokens(
         coded = np.ascontiguousarray(targets[:, begin : begin + chunk])
         room = (8 * longest + SPARE_DECISIONS) * MAX_BYTES_PER_DECISION * coded.size
         out = rangecoder.with_room(out, coder, room)
-        logits = _predict(model, states, fed[:, begin : begin + chunk])
+        logits = predict(model, states, fed[:, begin : begin + chunk])
         kernels.code_tokens(False, coded, alive[begin : begin + chunk], logits, tree, mixing, coder, out)
         if coder[2] > limit:
             return None, mixing
@@ -114,19 +114,19 @@ def decode_mixed(segment: Segment, model: Model, memory: int, report: Report | N
     ids = np.zeros((streams, len(alive)), dtype=np.int32)
     tree, mixing = tree_arrays(model.tree), fresh(shape, vocab, model.checkpoint.prior)
     states: list[Any] = [member.engine.start(streams) for member in model.members]
-    data, coder = _source(segment.payload)
+    data, coder = source_of(segment.payload)
     fed = np.full((streams, 1), vocab, dtype=np.int32)
     count = reported_steps(streams)
     for begin in range(0, len(alive), count):
         end = min(begin + count, len(alive))
-        check_enough(_decode_steps(model, states, tree, mixing, coder, data, fed, alive, ids, begin, end))
+        check_enough(decode_steps(model, states, tree, mixing, coder, data, fed, alive, ids, begin, end))
         if report is not None:
             report(end / len(alive))
     check_end(coder, data)
     return model.restore(end_to_end(ids, segment.tokens), segment.original_length)
 
 
-def _decode_steps(
+def decode_steps(
     model: Model, states: list[Any], tree: Tree, mixing: Mixing, coder: npt.NDArray[np.int64],
     data: npt.NDArray[np.uint8], fed: IdArray, alive: IdArray, ids: IdArray, begin: int, end: int,
 ) -> bool:  # fmt: skip
@@ -139,20 +139,20 @@ def _decode_steps(
                 numba, states[0], tree, mixing, coder, data, fed, alive, ids, begin, end
             )
     for step in range(begin, end):
-        logits = _predict(model, states, fed)
+        logits = predict(model, states, fed)
         if not kernels.code_tokens(True, fed, alive[step : step + 1], logits, tree, mixing, coder, data):
             return False
         ids[:, step] = fed[:, 0]
     return True
 
 
-def _predict(model: Model, states: Sequence[object], fed: IdArray) -> npt.NDArray[np.int32]:
+def predict(model: Model, states: Sequence[object], fed: IdArray) -> npt.NDArray[np.int32]:
     """Logits of every member, int32 [M, S, T, V]."""
     logits = [member.engine.advance(state, fed) for member, state in zip(model.members, states, strict=True)]
     return np.ascontiguousarray(logits[0])[None] if len(logits) == 1 else np.stack(logits)
 
 
-def _source(payload: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def source_of(payload: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     data = np.frombuffer(payload, dtype=np.uint8)
     return data.copy(), rangecoder.decoder_state(data)  # the kernel's type is of what can be written
 

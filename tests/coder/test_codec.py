@@ -161,9 +161,9 @@ def test_a_larger_sample_settles_what_the_first_leaves_open(length, ratios, help
     """Long segments only: what it costs is little beside both methods in full."""
     asked, promised = [], iter(ratios)
     monkeypatch.setattr(codec, "_expected_ratio", lambda *what: asked.append(what[3]) or next(promised))
-    assert codec._model_helps(bytes(length), model, 6, None, None) is helps
+    assert codec.model_helps(bytes(length), model, 6, None, None) is helps
     assert asked == [codec.SAMPLE, codec.LARGER][: len(ratios)]
-    assert codec._model_helps(bytes(length), model, 6, 4, None) is None
+    assert codec.model_helps(bytes(length), model, 6, 4, None) is None
 
 
 def test_what_a_sample_promises(model):
