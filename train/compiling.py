@@ -48,6 +48,8 @@ def compile_step(transformer: Transformer, recipe: TrainingRecipe) -> SliceWork:
 
 
 def _wanted(recipe: TrainingRecipe) -> bool:
+    if recipe.strategy in ("fsdp", "deepspeed_3"):  # whose weights come and go within a step
+        return False
     if recipe.compile is not None:
         return recipe.compile
     if recipe.max_steps is not None:

@@ -22,6 +22,7 @@ from ..models.freeze import calibrate, freeze
 from .configuration import dump_recipe
 from .language import LanguageModule
 from .prior import MOST_TEXT, with_prior
+from .processes import require_alone
 from .run import Run, write_whole
 
 CALIBRATION_BATCHES, CALIBRATION_SEQUENCES = 8, 16
@@ -105,6 +106,7 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
     Returns:
         The report, which is also kept in the checkpoint's summary and in report.json.
     """
+    require_alone("export")
     tokenizer = run.tokenizer()
     training, validation = (
         TokenShard.open(shard_path(run.shards, split)) for split in ("train", "validation")
