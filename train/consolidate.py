@@ -10,6 +10,7 @@ import torch
 
 from ..coder.errors import LaconicError
 from .language import read_training_checkpoint
+from .run import Run
 
 KEPT = ("epoch", "global_step", "pytorch-lightning_version", "hyper_parameters", "laconic")
 BEST, LAST, FINAL = "best.ckpt", "last.ckpt", "final.ckpt"
@@ -53,6 +54,22 @@ def consolidate(folder: Path) -> Path:
     torch.save({name: saved[name] for name in (*KEPT, "state_dict")}, partial)
     os.replace(partial, folder / FINAL)
     return folder / FINAL
+
+
+def end_stage(run: Run, stage: str) -> tuple[Path, int]:
+    """Have a stage that was cut off end where its last checkpoint stands.
+
+    Returns:
+        (final.ckpt, the steps that were taken).
+
+    Raises:
+        LaconicError: the stage is done, or has no checkpoint, or a damaged one.
+    """
+    folder = run.folder / stage
+    if (folder / FINAL).is_file():
+        raise LaconicError(f"{folder / FINAL} is there already: this stage is done")
+    path = consolidate(folder)
+    return path, read_training_checkpoint(path)["global_step"]
 
 
 def _client_state(path: Path) -> dict[str, Any]:

@@ -20,7 +20,12 @@ from lightning_fabric.utilities.seed import reset_seed
 from pytorch_lightning.plugins.precision import DeepSpeedPrecision, FSDPPrecision, Precision
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecision
+from torch.distributed.fsdp import (
+    FullStateDictConfig,
+    FullyShardedDataParallel,
+    MixedPrecision,
+    StateDictType,
+)
 
 from ..coder.errors import LaconicError
 from ..models.transformer import Block
@@ -65,7 +70,7 @@ def trainer_settings(recipe: TrainingRecipe, precision: Any, device: str) -> dic
 def _strategy(recipe: TrainingRecipe, precision: Any, device: str) -> tuple[Strategy, Precision | None]:
     timeout = timedelta(minutes=recipe.timeout_minutes)
     if recipe.strategy == "fsdp":
-        sharded = _Fsdp(
+        sharded = (FSDPStrategy if device == "cuda" else _FsdpOnProcessors)(
             timeout=timeout,
             auto_wrap_policy={Block},
             cpu_offload=recipe.offload,
@@ -83,8 +88,25 @@ def _autocast(precision: str, device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
 
 
-class _Fsdp(FSDPStrategy):
-    """Of a type of its own, which Lightning lets run on processors too."""
+class _FsdpOnProcessors(FSDPStrategy):
+    """Without a GPU, over gloo: FSDP is told its device, which Lightning knows by number alone."""
+
+    def _setup_model(self, model: nn.Module) -> nn.Module:
+        return FullyShardedDataParallel(
+            model,
+            cpu_offload=self.cpu_offload,
+            mixed_precision=self.mixed_precision,
+            sharding_strategy=self.sharding_strategy,
+            device_id=torch.device("cpu"),
+            **self.kwargs,
+        )
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """The whole model. Lightning has it moved to the processor, where it is: its memory is freed then."""
+        assert self.model is not None
+        settings = FullStateDictConfig(offload_to_cpu=False, rank0_only=False)
+        with FullyShardedDataParallel.state_dict_type(self.model, StateDictType.FULL_STATE_DICT, settings):
+            return self.model.state_dict()
 
 
 class _FsdpPrecision(FSDPPrecision):
@@ -181,6 +203,10 @@ class _ZeroOnProcessors(_Zero):
     def setup_environment(self) -> None:
         assert self.accelerator is not None
         self.accelerator.setup_device(self.root_device)
+        import deepspeed.ops
+
+        # None of DeepSpeed's operators is compiled: gloo carries what one of them would by shared memory.
+        vars(deepspeed.ops)["__compatible_ops__"] = {}
         reset_seed()
         self.set_world_ranks()
         self._init_deepspeed_distributed()
