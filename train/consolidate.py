@@ -86,7 +86,7 @@ def _client_state(path: Path) -> dict[str, Any]:
 def _of_zero(path: Path) -> dict[str, Any]:
     """The same as one process would have saved: weights in float32, and buffers."""
     try:
-        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+        from deepspeed.utils import zero_to_fp32  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise LaconicError(
             f"{path} is sharded by DeepSpeed, which is not installed: pip install 'laconic[deepspeed]'"
@@ -94,7 +94,7 @@ def _of_zero(path: Path) -> dict[str, Any]:
     saved = _client_state(path)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            weights = get_fp32_state_dict_from_zero_checkpoint(str(path), "checkpoint")
+            weights = zero_to_fp32.get_fp32_state_dict_from_zero_checkpoint(str(path), "checkpoint")
     except Exception as error:  # a shard is missing, or damaged
         raise _damaged(path, error) from None
     return {**saved, "state_dict": {name: weights[name].clone() for name in weights}}

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import TorchElasticEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.seed import reset_seed
 from pytorch_lightning.plugins.precision import DeepSpeedPrecision, FSDPPrecision, Precision
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, Strategy
@@ -78,9 +78,8 @@ def _strategy(recipe: TrainingRecipe, precision: Any, device: str) -> tuple[Stra
         )
         return sharded, _FsdpPrecision(precision, device)
     if stage := recipe.zero_stage:
-        return (_Zero if device == "cuda" else _ZeroOnProcessors)(recipe, stage), _ZeroPrecision(
-            precision, device
-        )
+        zero = (_Zero if device == "cuda" else _ZeroOnProcessors)(recipe, stage)
+        return zero, _ZeroPrecision(precision, device)
     return DDPStrategy(timeout=timeout, broadcast_buffers=False), None
 
 
@@ -172,7 +171,7 @@ class _Zero(DeepSpeedStrategy):
     def setup(self, trainer: pl.Trainer) -> None:
         super().setup(trainer)
         if self.zero_stage_3:
-            import deepspeed
+            import deepspeed  # pyright: ignore[reportMissingImports]
 
             # What is used outside the layer that holds it is gathered with the module as a whole.
             for name, parameter in self.lightning_module.named_parameters():  # pyright: ignore
@@ -203,7 +202,7 @@ class _ZeroOnProcessors(_Zero):
     def setup_environment(self) -> None:
         assert self.accelerator is not None
         self.accelerator.setup_device(self.root_device)
-        import deepspeed.ops
+        import deepspeed.ops  # pyright: ignore[reportMissingImports]
 
         # None of DeepSpeed's operators is compiled: gloo carries what one of them would by shared memory.
         vars(deepspeed.ops)["__compatible_ops__"] = {}
