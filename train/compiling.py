@@ -48,7 +48,7 @@ def compile_step(transformer: Transformer, recipe: TrainingRecipe) -> SliceWork:
 
 
 def _wanted(recipe: TrainingRecipe) -> bool:
-    if recipe.strategy in ("fsdp", "deepspeed_3"):  # whose weights come and go within a step
+    if recipe.shards:
         return False
     if recipe.compile is not None:
         return recipe.compile

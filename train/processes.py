@@ -78,6 +78,8 @@ def check_room(recipe: TrainingRecipe) -> None:
             f"training.nodes is {recipe.nodes}: more than one machine takes torchrun on each, for "
             "`laconic pretrain` and `laconic distill` (docs/cluster.md); or set it to 1"
         )
+    if recipe.offload and device_type(recipe.accelerator) == "cpu":
+        raise LaconicError("training.offload is true, and there is no GPU to take load from: set it to false")
     there, what = _devices(recipe.accelerator)
     if recipe.devices > there:
         raise LaconicError(

@@ -66,6 +66,11 @@ class TrainingRecipe:
         return self.devices * self.nodes > 1 or self.strategy != "auto"
 
     @property
+    def shards(self) -> bool:
+        """Whether the strategy cuts up what it trains."""
+        return self.strategy not in ("auto", "ddp")
+
+    @property
     def zero_stage(self) -> int:
         """What DeepSpeed shards: 1, 2 or 3; 0 without it."""
         return int(self.strategy[-1]) if self.strategy.startswith("deepspeed") else 0
@@ -75,17 +80,17 @@ class TrainingRecipe:
         found: list[str] = []
         if self.minutes is None and self.max_steps is None:
             found.append("training.minutes and training.max_steps are both null: give one of them")
-        if self.optimizer == "muon" and self.strategy not in ("auto", "ddp"):
+        if self.optimizer == "muon" and self.shards:
             found.append(
-                f"training.optimizer is muon, which needs whole matrices, and training.strategy "
+                "training.optimizer is muon, which needs whole matrices, and training.strategy "
                 f"{self.strategy} cuts them: set training.optimizer adamw, or training.strategy ddp"
             )
-        if self.compile and self.strategy in ("fsdp", "deepspeed_3"):
+        if self.compile and self.shards:
             found.append(
-                f"training.compile is true, and training.strategy {self.strategy} shards what is compiled: "
+                f"training.compile is true, and training.strategy {self.strategy} cuts up what is compiled: "
                 "set training.compile null, or training.strategy ddp"
             )
-        if self.offload and self.strategy in ("auto", "ddp"):
+        if self.offload and not self.shards:
             found.append(
                 f"training.offload is true, and training.strategy {self.strategy} shards nothing: "
                 "allowed are fsdp, deepspeed_1, deepspeed_2, deepspeed_3"

@@ -17,13 +17,16 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.seed import reset_seed
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.plugins.precision import DeepSpeedPrecision, FSDPPrecision, Precision
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import (
+    FullOptimStateDictConfig,
     FullStateDictConfig,
     FullyShardedDataParallel,
     MixedPrecision,
+    OptimStateKeyType,
     StateDictType,
 )
 
@@ -88,7 +91,10 @@ def _autocast(precision: str, device: str) -> AbstractContextManager[Any]:
 
 
 class _FsdpOnProcessors(FSDPStrategy):
-    """Without a GPU, over gloo: FSDP is told its device, which Lightning knows by number alone."""
+    """Without a GPU, over gloo: FSDP is told its device, which Lightning knows by number alone.
+
+    Nor is what it gathers moved to the processor, where it is: FSDP would free it, or write over it.
+    """
 
     def _setup_model(self, model: nn.Module) -> nn.Module:
         return FullyShardedDataParallel(
@@ -100,12 +106,28 @@ class _FsdpOnProcessors(FSDPStrategy):
             **self.kwargs,
         )
 
-    def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The whole model. Lightning has it moved to the processor, where it is: its memory is freed then."""
+    def _gathered(self) -> AbstractContextManager[Any]:
         assert self.model is not None
-        settings = FullStateDictConfig(offload_to_cpu=False, rank0_only=False)
-        with FullyShardedDataParallel.state_dict_type(self.model, StateDictType.FULL_STATE_DICT, settings):
+        return FullyShardedDataParallel.state_dict_type(
+            self.model,
+            StateDictType.FULL_STATE_DICT,
+            FullStateDictConfig(offload_to_cpu=False),
+            FullOptimStateDictConfig(offload_to_cpu=False),
+        )
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        assert self.model is not None
+        with self._gathered():
             return self.model.state_dict()
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        assert self.model is not None
+        inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        with self._gathered():
+            state = FullyShardedDataParallel.optim_state_dict(self.model, inner)
+            return FullyShardedDataParallel.rekey_optim_state_dict(
+                state, OptimStateKeyType.PARAM_ID, self.model
+            )
 
 
 class _FsdpPrecision(FSDPPrecision):

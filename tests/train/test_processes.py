@@ -46,6 +46,7 @@ def test_muon_is_allowed_where_matrices_are_whole():
     [
         ({"devices": 999, "accelerator": "cpu"}, {}, "training.devices is 999, this machine has"),
         ({"accelerator": "gpu", "devices": 99}, {}, "GPUs: give at most"),
+        ({"offload": True, "accelerator": "cpu"}, {}, "no GPU to take load from"),
         ({"nodes": 2}, {}, "more than one machine takes torchrun"),
         ({"devices": 2}, {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "8"}, "is 2, and 8 processes"),
     ],
