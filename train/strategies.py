@@ -5,6 +5,7 @@ state, ZeRO 1 the state alone, ZeRO 2 gradients too (Rajbhandari et al. 2020, ar
 bf16-mixed is what it is in one process: weights and gradients in float32, products in bfloat16.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -182,6 +183,7 @@ class _Zero(DeepSpeedStrategy):
             allgather_bucket_size=BUCKET,
             reduce_bucket_size=BUCKET,
             logging_batch_size_per_gpu=recipe.batch_size,
+            logging_level=logging.ERROR,
             timeout=timedelta(minutes=recipe.timeout_minutes),
         )
         assert isinstance(self.config, dict)
