@@ -94,7 +94,7 @@ def device_type(accelerator: str) -> str:
 
 def _devices(accelerator: str) -> tuple[int, str]:
     if accelerator == "gpu" or device_type(accelerator) == "cuda":
-        return torch.cuda.device_count(), "GPUs"
+        return torch.cuda.device_count() or int(torch.backends.mps.is_available()), "GPUs"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores, "processor cores"
 
@@ -119,8 +119,11 @@ def launch(run: Run, stage: str, training: TrainingRecipe, distilled: bool) -> N
         recipe = Path(notes) / "recipe.yaml"
         write_whole(recipe, dump_recipe(replace(run.recipe, training=training)))
         words = [str(run.folder), stage, "distilled" if distilled else "from-text", str(recipe)]
-        with _started([sys.executable, "-m", f"{PACKAGE}.train.worker", *words], logs) as ranks:
-            failed, silent = _wait(ranks)
+        try:
+            with _started([sys.executable, "-m", f"{PACKAGE}.train.worker", *words], logs) as ranks:
+                failed, silent = _wait(ranks)
+        except (KeyboardInterrupt, SystemExit):
+            raise LaconicError("interrupted: the same command goes on from the last checkpoint") from None
         if failed:
             raise LaconicError(_verdict(failed, silent, Path(notes), logs, training))
     for log in logs:

@@ -142,7 +142,7 @@ def _threads(recipe: TrainingRecipe) -> Iterator[None]:
 
 def _check_settings(path: Path, module: LanguageModule) -> None:
     saved = read_settings(path)
-    saved["training"] = asdict(TrainingRecipe(**saved["training"]))  # an older one lacks some
+    saved["training"] = {**asdict(TrainingRecipe()), **saved["training"]}  # an older one lacks some
     if changed := changed_settings(saved, module.hparams):
         raise LaconicError(
             f"{path} was trained with other settings ({', '.join(changed)}): "

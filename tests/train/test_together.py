@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import laconic
 from laconic.coder.errors import LaconicError
 from laconic.train.configuration import build_recipe
 from laconic.train.consolidate import end_stage
-from laconic.train.pipeline import distill, prepare, pretrain
+from laconic.train.pipeline import distill, prepare, pretrain, run
 from laconic.train.run import Run
 
 pytestmark = [
@@ -63,14 +64,19 @@ CONSTANT = {
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    corpus = tmp_path_factory.mktemp("corpus")
+def corpus(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
     text = "the code length of a message is what the model did not know about it"
     words = text.split()
     rng = random.Random(0)
     for i in range(60):
         lines = (" ".join(rng.choices(words, k=9)) for _ in range(60))
-        (corpus / f"{i:02}.txt").write_text("\n".join(lines))
+        (folder / f"{i:02}.txt").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(corpus, tmp_path_factory) -> Path:
     this = Run(tmp_path_factory.mktemp("run") / "run", build_recipe(TINY))
     prepare(this, [str(corpus)])
     return this.folder
@@ -143,6 +149,16 @@ def test_a_student_learns_from_its_teacher_in_minutes_of_two_processes(prepared,
     assert module.elapsed_seconds >= 6
     assert module.tokens_seen % (8 * 32) == 0
     assert validated(this) < 2.5
+
+
+@DEEPSPEED
+def test_files_are_compressed_with_what_sharded_training_made(corpus, tmp_path):
+    changes = {"training.devices": 2, "training.strategy": "deepspeed_3"}
+    report = run([str(corpus)], tmp_path / "run", build_recipe(TINY, changes))
+    assert report["tokens_seen"] == STEPS * 8 * 32
+    text = (corpus / "07.txt").read_bytes()
+    blob = laconic.compress(text, tmp_path / "run" / "checkpoint")
+    assert laconic.decompress(blob, tmp_path / "run" / "checkpoint") == text
 
 
 def _rank(parent: int, rank: int) -> int:
