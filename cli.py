@@ -43,6 +43,7 @@ COMMANDS = {
     "tokenizer": Command("train.commands.tokenizer", "first stage of train: tokenizer and token shards"),
     "pretrain": Command("train.commands.pretrain", "stage of train: the teacher or the student from text"),
     "distill": Command("train.commands.distill", "stage of train: the student from the teacher"),
+    "consolidate": Command("train.commands.consolidate", "end a stage that was cut off, as it stands"),
     "export": Command("train.commands.export", "last stage of train: freeze, reload, measure"),
     "sweep": Command("sweep", "many recipes on one corpus, one table"),
     "quickstart": Command("quickstart", "all of it in minutes, on the standard library's source"),

@@ -75,6 +75,9 @@ class TokenDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """Each token of the validation shard once, in order; the last batches are smaller or shorter.
 
+        Of N ranks that train together each gets every Nth batch, and as many as the others: an empty one
+        where there is none left.
+
         Raises:
             LaconicError: the shard is missing or damaged.
         """
@@ -139,21 +142,27 @@ class _TrainingBatches(IterableDataset[Batch]):
 class _ValidationBatches(IterableDataset[Batch]):
     def __init__(self, module: TokenDataModule, shard: TokenShard) -> None:
         self.shard, self.seq_len, self.batch_size = shard, module.seq_len, module.batch_size
+        self.rank, self.world = module._world()
         self.num_sequences, self.rest = divmod(
             min(shard.num_tokens, module.validation_tokens), module.seq_len
         )
 
     def __len__(self) -> int:
+        return -(-self._num_batches() // self.world)
+
+    def _num_batches(self) -> int:
+        """Of all ranks."""
         return -(-self.num_sequences // self.batch_size) + bool(self.rest)
 
     def __iter__(self) -> Iterator[Batch]:
-        begin_id, B, T = self.shard.vocab_size, self.batch_size, self.seq_len
-        for first in range(0, self.num_sequences, B):
-            chosen = np.arange(first, min(first + B, self.num_sequences))
-            yield self._tensors(*sequence_batch(self.shard, chosen, T, begin_id, 0))
-        if self.rest:
-            yield self._tensors(*sequence_batch(self.shard, [0], self.rest, begin_id, self.num_sequences * T))
+        for number in range(self.rank, len(self) * self.world, self.world):
+            yield self.batch(number)
 
-    @staticmethod
-    def _tensors(inputs: NDArray[np.int64], targets: NDArray[np.int64]) -> Batch:
+    def batch(self, number: int) -> Batch:
+        """Sequences number * B to (number + 1) * B, then one of the tokens that are left, then nothing."""
+        begin_id, B, T = self.shard.vocab_size, self.batch_size, self.seq_len
+        chosen, shift = np.arange(number * B, min((number + 1) * B, self.num_sequences)), 0
+        if number == self._num_batches() - 1 and self.rest:
+            chosen, T, shift = np.arange(1), self.rest, self.num_sequences * T
+        inputs, targets = sequence_batch(self.shard, chosen, T, begin_id, shift)
         return torch.from_numpy(inputs), torch.from_numpy(targets)

@@ -13,6 +13,7 @@ Dimensions: B batch, T tokens, D d_model, H query heads, G key/value heads, K he
 """
 
 import math
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -95,7 +96,7 @@ class Transformer(nn.Module):
     @property
     def layers(self) -> list[Block]:
         """The blocks, with their type."""
-        return [block for block in self.blocks if isinstance(block, Block)]
+        return cast("list[Block]", list(self.blocks))  # or what FSDP wrapped them in, with their attributes
 
     def simulate_integers(self, enabled: bool = True) -> None:
         """Switch the simulation of the integer graph in every layer (quantisation-aware training)."""

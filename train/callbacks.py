@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,14 +13,51 @@ from .language import LanguageModule
 
 
 class Budget(pl.Callback):
-    """Ends a run whose steps or minutes are spent."""
+    """Keeps the clock of a run, and ends it when its steps or minutes are spent."""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, LanguageModule)
+        pl_module.tick()
         if pl_module.progress() >= 1.0:
             trainer.should_stop = True
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, LanguageModule)
+        if trainer.state.fn == "fit":
+            pl_module.tick()
+
+
+class ValidationClock(pl.Callback):
+    """Has validation run every so many seconds of training, on all ranks after the same step."""
+
+    def __init__(self, seconds: float, never: int) -> None:
+        self.seconds, self.never = seconds, never
+        self._since = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, LanguageModule)
+        self._since = pl_module.elapsed_seconds
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, LanguageModule)
+        due = pl_module.elapsed_seconds - self._since >= self.seconds
+        trainer.val_check_batch = 1 if due else self.never
+        if due:
+            self._since = pl_module.elapsed_seconds
+
+
+class SaveAtEnd(pl.Callback):
+    """Saves a checkpoint when training ends: every rank its part, where the model is sharded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
 
 
 class Throughput(pl.Callback):
@@ -30,7 +68,7 @@ class Throughput(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, LanguageModule)
-        self._since, self._tokens = time.monotonic(), pl_module.tokens_seen
+        self._since, self._tokens = pl_module.elapsed_seconds, pl_module.tokens_seen
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking and trainer.state.fn == "fit":
@@ -40,7 +78,7 @@ class Throughput(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, LanguageModule)
-        seconds = time.monotonic() - self._since
+        seconds = pl_module.elapsed_seconds - self._since
         if seconds < self.every and pl_module.progress() < 1.0:
             return
         rate = (pl_module.tokens_seen - self._tokens) / max(seconds, 1e-9)

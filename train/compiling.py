@@ -48,6 +48,8 @@ def compile_step(transformer: Transformer, recipe: TrainingRecipe) -> SliceWork:
 
 
 def _wanted(recipe: TrainingRecipe) -> bool:
+    if recipe.shards:
+        return False
     if recipe.compile is not None:
         return recipe.compile
     if recipe.max_steps is not None:

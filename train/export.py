@@ -15,6 +15,7 @@ from ..data.shards import shard_path
 from ..data.tokenshard import TokenShard
 from ..models.freeze import calibrate, freeze
 from .language import LanguageModule
+from .processes import require_alone
 from .publish import Rows, publish
 from .run import Run
 
@@ -59,6 +60,7 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
     Returns:
         The report, which is also kept in the checkpoint's summary and in report.json.
     """
+    require_alone("export")
     tokenizer = run.tokenizer()
     training, validation = (
         TokenShard.open(shard_path(run.shards, split)) for split in ("train", "validation")

@@ -20,6 +20,7 @@ from .compiling import SliceWork, compile_step, eagerly
 from .metrics import BitsPerByte
 from .optimizer import build_optimizer, learning_rate_factor
 from .recipe import TrainingRecipe
+from .strategies import clip_gradients
 
 CALIBRATION_BATCHES = 8
 
@@ -76,11 +77,24 @@ class LanguageModule(pl.LightningModule):
         assert recipe.minutes is not None
         return min(1.0, self.elapsed_seconds / (60 * recipe.minutes))
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Bring `elapsed_seconds` up to date: rank 0's clock is that of all, for they decide by it."""
         now = time.monotonic()
         if self._clock is not None:
             self.elapsed_seconds += now - self._clock
         self._clock = now
+        if self.trainer.world_size > 1:
+            shared = torch.tensor(self.elapsed_seconds, dtype=torch.float64, device=self.device)
+            torch.distributed.broadcast(shared, src=0)
+            self.elapsed_seconds = shared.item()
+
+    def _whole(self, inputs: Tensor) -> Tensor:
+        """Inputs [B, T] of each of N ranks -> [N * B, T], as one process would have had them."""
+        if self.trainer.world_size == 1:
+            return inputs
+        gathered = self.all_gather(inputs)
+        assert isinstance(gathered, Tensor)
+        return gathered.flatten(0, 1)
 
     def on_fit_start(self) -> None:
         self._slice_work = compile_step(self.transformer, self.training_recipe)
@@ -93,28 +107,35 @@ class LanguageModule(pl.LightningModule):
             "elapsed_seconds": self.elapsed_seconds,
             "tokens_seen": self.tokens_seen,
             "quantised": self.transformer.quantised,
-            "recent": self._recent,
+            "recent": [self._whole(inputs) for inputs in self._recent],
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["laconic"]
         self.elapsed_seconds, self.tokens_seen = saved["elapsed_seconds"], saved["tokens_seen"]
         self.transformer.simulate_integers(saved["quantised"])
-        self._recent = saved["recent"]
+        rank, world = self._rank_and_world()
+        self._recent = [inputs.chunk(world)[rank] for inputs in saved["recent"]]
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        trainer = self._trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
     # training ---------------------------------------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self._tick()
-        progress = self.progress()
-        factor = learning_rate_factor(progress, self.training_recipe)
+        factor = learning_rate_factor(self.progress(), self.training_recipe)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
-        late = progress >= 1 - self.training_recipe.quantised_share
-        if late and self.training_recipe.quantised_share and not self.transformer.quantised and self._recent:
-            with eagerly():
-                calibrate(self.transformer, self._recent)
-            self.transformer.simulate_integers()
+
+    def _simulate_integers_when_late(self) -> None:
+        """Calibrate and switch, once; within a training step, where sharded weights can be had."""
+        share = self.training_recipe.quantised_share
+        if not share or self.progress() < 1 - share or self.transformer.quantised or not self._recent:
+            return
+        with eagerly(), torch.autocast(self.device.type, enabled=False):
+            calibrate(self.transformer, [self._whole(inputs) for inputs in self._recent])
+        self.transformer.simulate_integers()
 
     def code_length(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Mean code length of the targets [B, T] after the inputs [B, T], in nats a token."""
@@ -128,11 +149,12 @@ class LanguageModule(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         inputs, targets = batch
+        self._simulate_integers_when_late()
         loss, nats = self.loss(inputs, targets)
         if not torch.isfinite(loss):
             self._stop(f"the loss became {loss.item()}")
         self._recent = [*self._recent[1 - CALIBRATION_BATCHES :], inputs.detach()]
-        self.tokens_seen += targets.numel()
+        self.tokens_seen += targets.numel() * self.trainer.world_size
         self.train_bits_per_byte.update(nats.detach() * targets.numel(), self.byte_lengths[targets])
         return loss
 
@@ -142,8 +164,8 @@ class LanguageModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the global norm; Lightning itself refuses to beside a fused optimiser."""
-        norm = torch.nn.utils.clip_grad_norm_(self.transformer.parameters(), self.training_recipe.clip_norm)
+        """Clip by the norm of all gradients, wherever they are."""
+        norm = clip_gradients(self.trainer.strategy, self.transformer, self.training_recipe.clip_norm)
         if not torch.isfinite(norm):
             self._stop(f"the gradient's norm became {norm.item()}")
 
@@ -157,7 +179,8 @@ class LanguageModule(pl.LightningModule):
         inputs, targets = batch
         with eagerly():
             nats = self.code_length(inputs, targets)
-        self.validation_bits_per_byte.update(nats * targets.numel(), self.byte_lengths[targets])
+        if targets.numel():  # an empty batch keeps this rank in step with the others
+            self.validation_bits_per_byte.update(nats * targets.numel(), self.byte_lengths[targets])
 
     def on_validation_epoch_end(self) -> None:
         self.log("validation/bits_per_byte", self.validation_bits_per_byte.compute().float(), prog_bar=True)

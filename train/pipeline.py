@@ -17,10 +17,12 @@ from ..data.corpus import Corpus
 from ..data.datamodule import TokenDataModule
 from ..data.shards import build_shards
 from ..models.config import ModelConfig
+from .consolidate import FINAL
 from .distill import DistillationModule
 from .export import export
 from .language import LanguageModule, load_language_module
 from .ngram import train_ngram
+from .processes import check_room, launch, must_launch, require_alone
 from .recipe import Recipe, TrainingRecipe
 from .run import Run
 from .tokenizer import fit_tokenizer
@@ -36,6 +38,7 @@ def say(message: str) -> None:
 
 def prepare(run: Run, sources: list[str]) -> None:
     """Train the tokenizer where there is none, and build the token shards where they are not there."""
+    require_alone("tokenizer")
     recipe = run.recipe
     corpus = Corpus(sources, exclude=run.folder)
     run.claim(corpus)
@@ -75,22 +78,30 @@ def _data(run: Run) -> TokenDataModule:
     )
 
 
+def _launch_where_it_is_due(run: Run, stage: str, training: TrainingRecipe, distilled: bool) -> None:
+    """Leaves final.ckpt, which `fit` then finds."""
+    if must_launch(training) and not (run.stage(stage) / FINAL).is_file():
+        launch(run, stage, training, distilled)
+
+
 def pretrain(run: Run, stage: str, training: TrainingRecipe) -> LanguageModule:
-    """Train stage `teacher` or `student` from text alone."""
+    """Train stage `teacher` or `student` from text alone: here, or in several processes."""
     _check_kind(run)
+    _launch_where_it_is_due(run, stage, training, distilled=False)
     shape = run.recipe.teacher if stage == "teacher" else run.recipe.model
     path = fit(_module(run, shape, training), _data(run), run.stage(stage), stage)
     return load_language_module(path)
 
 
 def distill(run: Run, training: TrainingRecipe) -> LanguageModule:
-    """Train the student from text and from the run's teacher."""
+    """Train the student from text and from the run's teacher: here, or in several processes."""
     _check_kind(run)
     teacher = run.stage("teacher") / "final.ckpt"
     if not teacher.is_file():
         raise LaconicError(
             f"{run.folder} has no teacher yet: run `laconic pretrain --stage teacher -o {run.folder}`"
         )
+    _launch_where_it_is_due(run, "student", training, distilled=True)
     student = _module(run, run.recipe.model, training)
     module = DistillationModule(student, load_language_module(teacher), run.recipe.distillation)
     path = fit(module, _data(run), run.stage("student"), "student")
@@ -134,6 +145,8 @@ def run(sources: list[str], out: Path, recipe: Recipe) -> dict[str, Any]:
     Returns:
         The report of `export`.
     """
+    require_alone("train")
+    check_room(recipe.training)
     clock = _Clock(recipe.training)
     this = Run.open(out, recipe)
     prepare(this, sources)

@@ -6,6 +6,8 @@ from typing import Literal
 from ..coder.ngram import MOST_NODES, NgramConfig
 from ..models.config import ModelConfig
 
+Strategy = Literal["auto", "ddp", "fsdp", "deepspeed_1", "deepspeed_2", "deepspeed_3"]
+
 
 @dataclass
 class DataRecipe:
@@ -61,9 +63,51 @@ class TrainingRecipe:
     validations: int = 8  # a run, the last one at its end
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     compile: bool | None = None  # by torch.compile; null: where it works and the run is long
-    threads: int | None = None  # processor cores; all of them where nothing is said
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"  # one device of it
+    threads: int | None = None  # processor cores that all processes share; all of them where nothing is said
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1  # of a machine: as many processes, each with batches of its own
+    nodes: int = 1  # machines; docs/cluster.md says how to start more than one
+    strategy: Strategy = "auto"  # how they share a step; auto: ddp where there are several
+    offload: bool = False  # fsdp and deepspeed: what is sharded stays in the memory of the processor
+    timeout_minutes: float = 10.0  # after which a process that does not answer ends the others
     seed: int = 0
+
+    @property
+    def together(self) -> bool:
+        """Whether processes train together, or one as if it were of several."""
+        return self.devices * self.nodes > 1 or self.strategy != "auto"
+
+    @property
+    def shards(self) -> bool:
+        """Whether the strategy cuts up what it trains."""
+        return self.strategy not in ("auto", "ddp")
+
+    @property
+    def zero_stage(self) -> int:
+        """What DeepSpeed shards: 1, 2 or 3; 0 without it."""
+        return int(self.strategy[-1]) if self.strategy.startswith("deepspeed") else 0
+
+    def clashes(self) -> list[str]:
+        """Settings that exclude each other, one sentence each."""
+        found: list[str] = []
+        if self.minutes is None and self.max_steps is None:
+            found.append("training.minutes and training.max_steps are both null: give one of them")
+        if self.optimizer == "muon" and self.shards:
+            found.append(
+                "training.optimizer is muon, which needs whole matrices, and training.strategy "
+                f"{self.strategy} cuts them: set training.optimizer adamw, or training.strategy ddp"
+            )
+        if self.compile and self.shards:
+            found.append(
+                f"training.compile is true, and training.strategy {self.strategy} cuts up what is compiled: "
+                "set training.compile null, or training.strategy ddp"
+            )
+        if self.offload and not self.shards:
+            found.append(
+                f"training.offload is true, and training.strategy {self.strategy} shards nothing: "
+                "allowed are fsdp, deepspeed_1, deepspeed_2, deepspeed_3"
+            )
+        return found
 
 
 @dataclass
@@ -117,6 +161,9 @@ class Recipe:
             ("training.beta1", t.beta1, 0, 0.99999),
             ("training.beta2", t.beta2, 0, 0.99999),
             ("training.seed", t.seed, 0, 2**32 - 1),
+            ("training.devices", t.devices, 1, 1024),
+            ("training.nodes", t.nodes, 1, 65536),
+            ("training.timeout_minutes", t.timeout_minutes, 0.05, 10_000),
             ("data.validation_share", d.validation_share, 1e-6, 0.5),
             ("data.test_share", d.test_share, 0, 0.5),
             ("data.validation_tokens", d.validation_tokens, 1000, 10**12),
@@ -141,8 +188,7 @@ class Recipe:
             for name, value, low, high in checks
             if not low <= value <= high
         ]
-        if t.minutes is None and t.max_steps is None:
-            found.append("training.minutes and training.max_steps are both null: give one of them")
+        found += t.clashes()
         most = NgramConfig.LIMITS["vocab_size"][1]
         if self.kind == "ngram" and self.tokenizer.vocab_size > most:
             found.append(f"tokenizer.vocab_size is {self.tokenizer.vocab_size}, n-grams know at most {most}")

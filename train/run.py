@@ -15,7 +15,12 @@ from ..data.corpus import Corpus
 from .configuration import build_recipe, dump_recipe, read_yaml
 from .recipe import Recipe
 
-BUDGET = ("minutes", "max_steps", "threads")  # what may change from one call of a run to the next
+BUDGET = (
+    "minutes",
+    "max_steps",
+    "threads",
+    "timeout_minutes",
+)  # what may change from one call of a run to the next
 
 
 def changed_settings(kept: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -124,8 +129,10 @@ class Run:
         return run
 
     def keep_recipe(self) -> None:
-        """Write the recipe into the folder."""
-        write_whole(self.folder / "recipe.yaml", dump_recipe(self.recipe))
+        """Write the recipe into the folder, where it is not there already."""
+        path, text = self.folder / "recipe.yaml", dump_recipe(self.recipe)
+        if not path.is_file() or path.read_text() != text:
+            write_whole(path, text)
 
     def claim(self, corpus: Corpus) -> None:
         """Tie the run to a corpus: the sources, sizes and times of its files.

@@ -7,8 +7,9 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -17,13 +18,16 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from ..coder.errors import LaconicError
 from ..data.datamodule import TokenDataModule
-from .callbacks import Budget, ProgressLine, Throughput
+from .callbacks import Budget, ProgressLine, SaveAtEnd, Throughput, ValidationClock
+from .consolidate import BEST, FINAL, LAST, consolidate, last_checkpoint, read_settings
 from .language import LanguageModule, read_training_checkpoint
+from .processes import Unanswered, check_room, device_type, rank_and_world
 from .recipe import TrainingRecipe
 from .run import changed_settings
+from .strategies import trainer_settings
 
 MONITOR = "validation/bits_per_byte"
-BEST = "best"
+NEVER = 1 << 62  # batches
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -38,6 +42,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
@@ -59,11 +64,11 @@ def stage_loggers(folder: Path) -> list[CSVLogger | TensorBoardLogger]:
     ]
 
 
-def _validation_interval(recipe: TrainingRecipe) -> int | datetime.timedelta:
+def _validation_interval(recipe: TrainingRecipe) -> int:
+    """Batches; where minutes are counted, ValidationClock says when."""
     if recipe.max_steps is not None:
         return max(1, recipe.max_steps * recipe.accumulate // recipe.validations)
-    assert recipe.minutes is not None
-    return datetime.timedelta(minutes=recipe.minutes / recipe.validations)
+    return NEVER
 
 
 def _last(folder: Path, recipe: TrainingRecipe) -> ModelCheckpoint:
@@ -72,7 +77,7 @@ def _last(folder: Path, recipe: TrainingRecipe) -> ModelCheckpoint:
     interval = None if steps is not None else min(5.0, (recipe.minutes or 5.0) / recipe.validations)
     return ModelCheckpoint(
         folder,
-        "last",
+        Path(LAST).stem,
         every_n_train_steps=None if steps is None else max(1, steps // recipe.validations),
         train_time_interval=None if interval is None else datetime.timedelta(minutes=interval),
         enable_version_counter=False,
@@ -82,20 +87,28 @@ def _last(folder: Path, recipe: TrainingRecipe) -> ModelCheckpoint:
 def build_trainer(folder: Path, recipe: TrainingRecipe, label: str) -> pl.Trainer:
     """A Trainer for one stage of a language model."""
     callbacks: list[pl.Callback] = [
-        Throughput(),
         Budget(),
+        Throughput(),
         ProgressLine(label),
         _last(folder, recipe),
     ]
+    if recipe.max_steps is None:
+        assert recipe.minutes is not None
+        callbacks.append(ValidationClock(60 * recipe.minutes / recipe.validations, NEVER))
     if recipe.patience:
         callbacks += [
-            ModelCheckpoint(folder, BEST, monitor=MONITOR, save_top_k=1, enable_version_counter=False),
+            ModelCheckpoint(
+                folder, Path(BEST).stem, monitor=MONITOR, save_top_k=1, enable_version_counter=False
+            ),
             EarlyStopping(MONITOR, patience=recipe.patience, check_finite=False),
         ]
+    precision = resolve_precision(recipe)
+    settings: dict[str, Any] = {"accelerator": recipe.accelerator, "devices": 1, "precision": precision}
+    if recipe.together:
+        callbacks.append(SaveAtEnd(folder / LAST))
+        device = device_type(recipe.accelerator)
+        settings = {"accelerator": device, **trainer_settings(recipe, precision, device)}
     return pl.Trainer(
-        accelerator=recipe.accelerator,
-        devices=1,
-        precision=resolve_precision(recipe),
         max_steps=recipe.max_steps if recipe.max_steps is not None else -1,
         max_epochs=-1,
         accumulate_grad_batches=recipe.accumulate,
@@ -106,6 +119,7 @@ def build_trainer(folder: Path, recipe: TrainingRecipe, label: str) -> pl.Traine
         callbacks=callbacks,
         enable_model_summary=False,
         enable_checkpointing=True,
+        **settings,
     )
 
 
@@ -121,9 +135,9 @@ def _keep_pages() -> None:
 
 
 @contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def _threads(recipe: TrainingRecipe) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(max(1, (recipe.threads or before) // recipe.devices))
     try:
         yield
     finally:
@@ -131,7 +145,8 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _check_settings(path: Path, module: LanguageModule) -> None:
-    saved = read_training_checkpoint(path)["hyper_parameters"]
+    saved = read_settings(path)
+    saved["training"] = {**asdict(TrainingRecipe()), **saved["training"]}  # an older one lacks some
     if changed := changed_settings(saved, module.hparams):
         raise LaconicError(
             f"{path} was trained with other settings ({', '.join(changed)}): "
@@ -139,38 +154,63 @@ def _check_settings(path: Path, module: LanguageModule) -> None:
         )
 
 
+def _explained(error: RuntimeError, recipe: TrainingRecipe) -> Exception:
+    """The error itself, or what it means where the ranks lost each other."""
+    lost = isinstance(error, torch.distributed.DistError) or any(
+        word in str(error) for word in ("gloo", "NCCL")
+    )
+    place = rank_and_world()
+    if not lost or place is None:
+        return error
+    return Unanswered(
+        f"rank {place[0]} of {place[1]} lost the others: one of them ended, or did not answer within "
+        f"{recipe.timeout_minutes:g} minutes (training.timeout_minutes); their own messages say why"
+    )
+
+
 def fit(module: LanguageModule, data: TokenDataModule, folder: Path, label: str) -> Path:
     """Train until the budget is spent; a run that was interrupted goes on from its last checkpoint.
 
+    Where this process is one of several, all of them call this, and the first one writes.
+
     Returns:
-        folder/final.ckpt, whose existence says that the stage is done. With early stopping it holds the
-        best weights, else the last.
+        folder/final.ckpt, whose existence says that the stage is done: a plain file, whatever the strategy.
+        With early stopping it holds the best weights, else the last.
 
     Raises:
-        LaconicError: the loss became non-finite, or what is in the folder was trained with other settings.
+        LaconicError: the loss became non-finite, what is in the folder was trained with other settings, the
+            machine has no room for the recipe, or the other processes were lost.
     """
     quiet()
-    final, last = folder / "final.ckpt", folder / "last.ckpt"
+    final, last = folder / FINAL, folder / LAST
     if final.is_file():
         _check_settings(final, module)
         return final
     recipe = module.training_recipe
-    resume = last if last.is_file() else None
+    check_room(recipe)
+    resume = last_checkpoint(folder)
     if resume:
         _check_settings(resume, module)
     pl.seed_everything(recipe.seed, verbose=False)
     _keep_pages()
-    with _threads(recipe.threads):
+    with _threads(recipe):
         trainer = build_trainer(folder, recipe, label)
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         except SystemExit:
             raise Interrupted(
                 f"interrupted at step {trainer.global_step}: the same command goes on from {last}"
-                if last.is_file()
+                if last.exists()
                 else "interrupted before the first checkpoint: the same command starts this stage again"
             ) from None
-        best = folder / f"{BEST}.ckpt"
+        except RuntimeError as error:
+            raise _explained(error, recipe) from error
+        if recipe.together:
+            if trainer.is_global_zero:
+                consolidate(folder)
+            trainer.strategy.barrier()
+            return final
+        best = folder / BEST
         if recipe.patience and best.is_file():
             weights = read_training_checkpoint(best)
             module.load_state_dict(weights["state_dict"])

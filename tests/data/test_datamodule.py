@@ -82,6 +82,50 @@ def test_a_shard_of_one_sequence_serves_and_a_smaller_one_is_refused(shard_folde
         TokenDataModule(shard_folder, size + 1, 2).train_dataloader()
 
 
+class _Place:
+    """What a data module asks its Trainer."""
+
+    def __init__(self, rank, world):
+        self.global_rank, self.world_size = rank, world
+
+
+def _of_rank(shard_folder, rank, world, seq_len, batch_size):
+    module = TokenDataModule(shard_folder, seq_len, batch_size, seed=1)
+    module.trainer = _Place(rank, world)
+    return module
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_together_train_on_the_batches_of_one_process(shard_folder, world):
+    whole = _batches(TokenDataModule(shard_folder, 32, 2 * world, seed=1), 200)
+    parts = [_batches(_of_rank(shard_folder, rank, world, 32, 2), 200) for rank in range(world)]
+    _equal(
+        [
+            tuple(np.concatenate(arrays) for arrays in zip(*step, strict=True))
+            for step in zip(*parts, strict=True)
+        ],
+        whole,
+    )
+    resumed = _of_rank(shard_folder, 1, world, 32, 2)
+    resumed.load_state_dict({"batches_served": 50})
+    _equal(_batches(resumed, 150), parts[1][50:])
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize(("seq_len", "batch_size"), [(64, 4), (7, 3), (1000, 5), (10**6, 2)])
+def test_ranks_together_validate_every_token_once_in_as_many_batches(
+    shard_folder, world, seq_len, batch_size
+):
+    shard = TokenShard.open(shard_path(shard_folder, "validation"))
+    loaders = [
+        _of_rank(shard_folder, rank, world, seq_len, batch_size).val_dataloader() for rank in range(world)
+    ]
+    parts = [[targets for _, targets in loader] for loader in loaders]
+    assert {len(part) for part in parts} == {len(loader) for loader in loaders} == {len(parts[0])}
+    in_order = [targets.flatten() for step in zip(*parts, strict=True) for targets in step]
+    np.testing.assert_array_equal(torch.cat(in_order), shard.tokens)
+
+
 class _Recorder(pl.LightningModule):
     def __init__(self):
         super().__init__()

@@ -17,8 +17,11 @@ def run(args: argparse.Namespace) -> int:
     """Train the student."""
     this = resume(args)
     from ..pipeline import distill
+    from ..processes import is_first
 
     module = distill(this, this.recipe.training)
+    if not is_first():
+        return 0
     this.keep_recipe()
     print(f"student      {this.stage('student') / 'final.ckpt'}  ({module.tokens_seen:,} tokens seen)")
     print(f"next: laconic export -o {args.out}")

@@ -20,8 +20,11 @@ def run(args: argparse.Namespace) -> int:
     """Train one model on the run's shards."""
     this = resume(args)
     from ..pipeline import pretrain
+    from ..processes import is_first
 
     module = pretrain(this, args.stage, this.recipe.training)
+    if not is_first():
+        return 0
     this.keep_recipe()
     print(f"{args.stage:<12} {this.stage(args.stage) / 'final.ckpt'}  ({module.tokens_seen:,} tokens seen)")
     after = "distill" if args.stage == "teacher" else "export"

@@ -1,0 +1,194 @@
+"""Two processes over gloo train what one process trains: DDP, FSDP and ZeRO 1, 2, 3, on processors."""
+
+import csv
+import importlib.util
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import laconic
+from laconic.coder.errors import LaconicError
+from laconic.train.configuration import build_recipe
+from laconic.train.consolidate import end_stage
+from laconic.train.pipeline import distill, prepare, pretrain, run
+from laconic.train.run import Run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes need two processor cores"),
+]
+DEEPSPEED = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed: pip install 'laconic[deepspeed]'"
+)
+STRATEGIES = ["ddp", "fsdp", *(pytest.param(f"deepspeed_{stage}", marks=DEEPSPEED) for stage in (1, 2, 3))]
+STEPS = 12
+TINY = {
+    "tokenizer.vocab_size": 300,
+    "model.d_model": 32,
+    "model.num_heads": 2,
+    "model.head_dim": 8,
+    "model.window": 16,
+    "model.ffn_dim": 32,
+    "model.tied": False,
+    "teacher.d_model": 32,
+    "teacher.num_layers": 1,
+    "teacher.num_heads": 2,
+    "teacher.head_dim": 8,
+    "teacher.window": 16,
+    "teacher.ffn_dim": 32,
+    "training.minutes": None,
+    "training.max_steps": STEPS,
+    "training.seq_len": 32,
+    "training.batch_size": 4,
+    "training.validations": 2,
+    "training.precision": "32-true",
+    "training.threads": 2,
+    "training.accelerator": "cpu",
+    "training.optimizer": "adamw",
+    "training.quantised_share": 0.3,
+    "data.validation_share": 0.05,
+}
+CONSTANT = {
+    "warmup_share": 0.0,
+    "warmdown_share": 0.0,
+    "quantised_share": 0.0,
+}  # whatever the number of steps
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    text = "the code length of a message is what the model did not know about it"
+    words = text.split()
+    rng = random.Random(0)
+    for i in range(60):
+        lines = (" ".join(rng.choices(words, k=9)) for _ in range(60))
+        (folder / f"{i:02}.txt").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(corpus, tmp_path_factory) -> Path:
+    this = Run(tmp_path_factory.mktemp("run") / "run", build_recipe(TINY))
+    prepare(this, [str(corpus)])
+    return this.folder
+
+
+def new_run(prepared: Path, folder: Path, **training) -> Run:
+    recipe = build_recipe(TINY, {f"training.{name}": value for name, value in training.items()})
+    if not folder.exists():
+        shutil.copytree(prepared, folder)
+    this = Run(folder, recipe)
+    this.keep_recipe()
+    return this
+
+
+def validated(this: Run) -> float:
+    """The last validation loss that was logged, in bits per byte."""
+    *_, last = sorted((this.folder / "student").glob("csv/version_*/metrics.csv"))
+    *_, loss = (row["validation/bits_per_byte"] for row in csv.DictReader(last.open()) if row["epoch"])
+    return float(loss)
+
+
+@pytest.fixture(scope="module")
+def alone(prepared, tmp_path_factory):
+    """One process with the batches of two: with a schedule and simulated integers, and without."""
+    made = []
+    for changes in ({}, CONSTANT):
+        this = new_run(prepared, tmp_path_factory.mktemp("alone") / "run", batch_size=8, **changes)
+        made.append((pretrain(this, "student", this.recipe.training), validated(this)))
+    return made
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_reach_the_loss_of_one(strategy, alone, prepared, tmp_path):
+    this = new_run(prepared, tmp_path / "run", devices=2, strategy=strategy)
+    module = pretrain(this, "student", this.recipe.training)
+    reference, loss = alone[0]
+    assert validated(this) == pytest.approx(loss, abs=2e-5)
+    assert module.transformer.quantised
+    assert module.tokens_seen == reference.tokens_seen == STEPS * 8 * 32
+    weights, expected = module.state_dict(), reference.state_dict()
+    assert set(weights) == set(expected)
+    torch.testing.assert_close(weights, expected, atol=2e-4, rtol=1e-3)
+    assert not list((this.folder / "student").glob("rank-*.log"))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+def test_a_run_goes_on_from_its_sharded_checkpoint(strategy, alone, prepared, tmp_path):
+    for steps in (STEPS // 2, STEPS):
+        this = new_run(prepared, tmp_path / "run", devices=2, strategy=strategy, max_steps=steps, **CONSTANT)
+        final = this.folder / "student" / "final.ckpt"
+        final.unlink(missing_ok=True)
+        module = pretrain(this, "student", this.recipe.training)
+    assert validated(this) == pytest.approx(alone[1][1], abs=2e-5)
+    assert module.tokens_seen == alone[1][0].tokens_seen
+    before = torch.load(final, weights_only=True)["state_dict"]
+    final.unlink()
+    path, steps = end_stage(this, "student")
+    assert (path, steps) == (final, STEPS)
+    torch.testing.assert_close(torch.load(final, weights_only=True)["state_dict"], before, atol=0, rtol=0)
+    with pytest.raises(LaconicError, match="this stage is done"):
+        end_stage(this, "student")
+
+
+def test_a_student_learns_from_its_teacher_in_minutes_of_two_processes(prepared, tmp_path):
+    changes = {"devices": 2, "optimizer": "muon", "patience": 3, "accumulate": 2}
+    this = new_run(prepared, tmp_path / "run", **changes)
+    pretrain(this, "teacher", this.recipe.training)
+    this = new_run(prepared, tmp_path / "run", **changes, minutes=0.1, max_steps=None)
+    module = distill(this, this.recipe.training)
+    assert module.elapsed_seconds >= 6
+    assert module.tokens_seen % (8 * 32) == 0
+    assert validated(this) < 2.5
+
+
+@DEEPSPEED
+def test_files_are_compressed_with_what_sharded_training_made(corpus, tmp_path):
+    changes = {"training.devices": 2, "training.strategy": "deepspeed_3"}
+    report = run([str(corpus)], tmp_path / "run", build_recipe(TINY, changes))
+    assert report["tokens_seen"] == STEPS * 8 * 32
+    text = (corpus / "07.txt").read_bytes()
+    blob = laconic.compress(text, tmp_path / "run" / "checkpoint")
+    assert laconic.decompress(blob, tmp_path / "run" / "checkpoint") == text
+
+
+def _rank(parent: int, rank: int) -> int:
+    """The process id of a rank."""
+    for process in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        if f"\0RANK={rank}\0" in Path(f"/proc/{process}/environ").read_text():
+            return int(process)
+    raise AssertionError("no such rank")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes as Linux shows them")
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGKILL, "rank 1 of 2 was ended by SIGKILL"),
+        (signal.SIGSTOP, "rank 1 of 2 did not answer within 0.5 minutes"),
+    ],
+    ids=["killed", "stopped"],
+)
+def test_a_rank_that_is_lost_ends_the_run_with_its_name(number, words, prepared, tmp_path):
+    this = new_run(prepared, tmp_path / "run", devices=2, minutes=60, max_steps=None, timeout_minutes=0.5)
+    command = [sys.executable, "-m", "laconic", "pretrain", "-o", str(this.folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
+        assert parent.stderr is not None
+        assert "step 1" in parent.stderr.readline()
+        lost = [_rank(parent.pid, rank) for rank in (0, 1)]
+        began = time.monotonic()
+        os.kill(lost[1], number)
+        *_, error = parent.stderr.readlines()
+        assert parent.wait() == 1
+    assert error.startswith(f"laconic: error: {words}")
+    assert time.monotonic() - began < 90
+    assert not any(Path(f"/proc/{process}").exists() for process in lost)

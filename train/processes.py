@@ -1,0 +1,224 @@
+"""Processes that train together: which one this is, whether the machine has room for them, and starting them.
+
+A rank is told its place by the variables that torchrun sets, whoever starts it.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..coder.errors import LaconicError
+from .configuration import dump_recipe
+from .recipe import TrainingRecipe
+from .run import Run, write_whole
+
+PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+POLL_SECONDS, GRACE_SECONDS = 0.1, 5.0
+PACKAGE = __name__.partition(".train.")[0]
+
+
+class Unanswered(LaconicError):
+    """The other ranks did not answer, or ended."""
+
+
+def rank_and_world() -> tuple[int, int] | None:
+    """This process's place among those that were started together; None where it was started alone."""
+    if not all(name in os.environ for name in PLACE):
+        return None
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    place = rank_and_world()
+    return place is None or place[0] == 0
+
+
+def require_alone(what: str) -> None:
+    """Raises LaconicError where this process is one of several: `what` is for one."""
+    place = rank_and_world()
+    if place is not None and place[1] > 1:
+        raise LaconicError(
+            f"`laconic {what}` is work for one process, and {place[1]} were started: "
+            "torchrun is for `laconic pretrain` and `laconic distill` (docs/cluster.md)"
+        )
+
+
+def check_room(recipe: TrainingRecipe) -> None:
+    """See that this machine can run what the recipe asks for.
+
+    Raises:
+        LaconicError: too few devices, DeepSpeed is missing, or other processes were started than it says.
+    """
+    if recipe.zero_stage and importlib.util.find_spec("deepspeed") is None:
+        raise LaconicError(
+            f"training.strategy is {recipe.strategy}, which needs deepspeed: "
+            "pip install 'laconic[deepspeed]', or set training.strategy to ddp or fsdp"
+        )
+    place, wanted = rank_and_world(), recipe.devices * recipe.nodes
+    if place is not None and place[1] != wanted:
+        raise LaconicError(
+            f"training.devices times training.nodes is {wanted}, and {place[1]} processes were started: "
+            "make both the same"
+        )
+    if place is None and recipe.nodes > 1:
+        raise LaconicError(
+            f"training.nodes is {recipe.nodes}: more than one machine takes torchrun on each, for "
+            "`laconic pretrain` and `laconic distill` (docs/cluster.md); or set it to 1"
+        )
+    if recipe.offload and device_type(recipe.accelerator) == "cpu":
+        raise LaconicError("training.offload is true, and there is no GPU to take load from: set it to false")
+    there, what = _devices(recipe.accelerator)
+    if recipe.devices > there:
+        raise LaconicError(
+            f"training.devices is {recipe.devices}, this machine has {there} {what}: give at most {there}"
+        )
+
+
+def device_type(accelerator: str) -> str:
+    """ "cuda" or "cpu", for processes that train together."""
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _devices(accelerator: str) -> tuple[int, str]:
+    if accelerator == "gpu" or device_type(accelerator) == "cuda":
+        return torch.cuda.device_count() or int(torch.backends.mps.is_available()), "GPUs"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores, "processor cores"
+
+
+def must_launch(recipe: TrainingRecipe) -> bool:
+    """Whether this process is to start those that train."""
+    return recipe.together and rank_and_world() is None
+
+
+def launch(run: Run, stage: str, training: TrainingRecipe, distilled: bool) -> None:
+    """Train one stage of a run in `training.devices` processes of this machine, and wait for them.
+
+    What they print, the first one's progress apart, is in rank-N.log of the stage's folder, which is kept
+    where one of them failed.
+
+    Raises:
+        LaconicError: one of them failed, or did not answer in time; names it. The others are ended.
+    """
+    check_room(training)
+    logs = [run.stage(stage) / f"rank-{rank}.log" for rank in range(training.devices)]
+    with tempfile.TemporaryDirectory(prefix="laconic-") as notes:
+        recipe = Path(notes) / "recipe.yaml"
+        write_whole(recipe, dump_recipe(replace(run.recipe, training=training)))
+        words = [str(run.folder), stage, "distilled" if distilled else "from-text", str(recipe)]
+        try:
+            with _started([sys.executable, "-m", f"{PACKAGE}.train.worker", *words], logs) as ranks:
+                failed, silent = _wait(ranks)
+        except (KeyboardInterrupt, SystemExit):
+            raise LaconicError("interrupted: the same command goes on from the last checkpoint") from None
+        if failed:
+            raise LaconicError(_verdict(failed, silent, Path(notes), logs, training))
+    for log in logs:
+        log.unlink()
+
+
+def note_of(recipe: Path, rank: int) -> Path:
+    """Where a rank says why it failed: JSON of `message`, `kind` (mistake, unanswered, defect), `trace`."""
+    return recipe.with_name(f"rank-{rank}.json")
+
+
+@contextmanager
+def _started(command: list[str], logs: list[Path]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The ranks, which end with the block at the latest."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": len(logs), "GROUP_RANK": 0}
+    ranks: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank, log in enumerate(logs):
+            own = {**place, "LOCAL_WORLD_SIZE": len(logs), "RANK": rank, "LOCAL_RANK": rank}
+            quiet = {"TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONUNBUFFERED": "1"}
+            with log.open("wb") as file:
+                ranks.append(
+                    subprocess.Popen(
+                        command,
+                        env={**os.environ, **quiet, **{name: str(value) for name, value in own.items()}},
+                        stdin=subprocess.PIPE,  # closes when this process ends, whatever ends it
+                        stdout=file,
+                        stderr=None if rank == 0 else file,
+                    )
+                )
+        yield ranks
+    finally:
+        _end(ranks)
+
+
+def _end(ranks: list[subprocess.Popen[bytes]]) -> None:
+    for rank in ranks:
+        if rank.poll() is None:
+            rank.terminate()
+    until = time.monotonic() + GRACE_SECONDS
+    for rank in ranks:
+        try:
+            rank.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            rank.kill()
+            rank.wait()
+        if rank.stdin:
+            rank.stdin.close()
+
+
+def _wait(ranks: list[subprocess.Popen[bytes]]) -> tuple[dict[int, int], list[int]]:
+    """Wait until all have ended, or one has failed and the others had a moment to notice.
+
+    Returns:
+        (rank -> its status, of those that failed; those that still run).
+    """
+    until = None
+    while True:
+        statuses = [rank.poll() for rank in ranks]
+        if until is None and any(statuses):
+            until = time.monotonic() + GRACE_SECONDS
+        if None not in statuses or (until is not None and time.monotonic() > until):
+            failed = {rank: status for rank, status in enumerate(statuses) if status}
+            return failed, [rank for rank, status in enumerate(statuses) if status is None]
+        time.sleep(POLL_SECONDS)
+
+
+def _verdict(
+    failed: dict[int, int], silent: list[int], notes: Path, logs: list[Path], training: TrainingRecipe
+) -> str:
+    """Which rank was the first cause, and of what."""
+    told: dict[int, dict[str, str]] = {}
+    for rank in failed:
+        note = note_of(notes / "recipe.yaml", rank)
+        if note.is_file():
+            told[rank] = json.loads(note.read_text())
+            with logs[rank].open("a") as log:
+                log.write(told[rank]["trace"])
+    for rank, status in failed.items():
+        if rank not in told:
+            how = (
+                f"was ended by {signal.Signals(-status).name}"
+                if status < 0
+                else f"ended with status {status}"
+            )
+            return f"rank {rank} of {len(logs)} {how}, and the others with it; see {logs[rank]}"
+    for kind, what in (("mistake", ": {message}"), ("defect", " failed: {message}; see {log}")):
+        for rank, note in told.items():
+            if note["kind"] == kind:
+                return f"rank {rank} of {len(logs)}" + what.format(message=note["message"], log=logs[rank])
+    missing = ", ".join(map(str, silent)) or "some rank"
+    return (
+        f"rank {missing} of {len(logs)} did not answer within {training.timeout_minutes:g} minutes "
+        f"(training.timeout_minutes), and the others ended; see {logs[0].parent}/rank-*.log"
+    )
