@@ -165,6 +165,8 @@ class FrozenCheckpoint:
             loaded = cls(config, tensors, tokenizer_json.decode(), head["summary"], path=path)
         except LaconicError as error:
             raise LaconicError(f"{path}: {error}") from None
+        except UnicodeDecodeError:
+            raise damaged from None
         if loaded.id.hex() != head["id"]:
             raise damaged
         card = path / CARD
@@ -178,7 +180,7 @@ def _read_head(path: Path) -> dict[str, Any]:
         parsed: Any = json.loads(path.read_bytes())
         head = cast(dict[str, Any], parsed)
         sha256 = head.pop("sha256")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise damaged from None
     spec = head.get("config", {}).get("spec") if isinstance(head.get("config"), dict) else None
     if spec != FrozenConfig.spec:
@@ -188,7 +190,7 @@ def _read_head(path: Path) -> dict[str, Any]:
         )
     if hashlib.sha256(_canonical(head)).hexdigest() != sha256:
         raise damaged
-    if set(head) != {"config", "id", "tokenizer_sha256", "summary"}:
+    if set(head) != {"config", "id", "tokenizer_sha256", "summary"} or not isinstance(head["summary"], dict):
         raise damaged
     return head
 

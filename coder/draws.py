@@ -37,10 +37,10 @@ def millionths(value: object, name: str, most: int) -> int:
         LaconicError: it is not in that range, or has more than six decimals.
     """
     try:
-        scaled = Decimal(str(value)) * MILLION
-        if 0 < scaled <= most * MILLION and scaled == int(scaled):
-            return int(scaled)
-    except (InvalidOperation, ValueError, OverflowError):
+        number = Decimal(str(value))
+        if 0 < number <= most and number == (rounded := round(number, 6)):
+            return int(rounded.scaleb(6))
+    except InvalidOperation:
         pass
     raise LaconicError(f"{name} of {value}: choose a number above 0, up to {most}, of at most six decimals")
 

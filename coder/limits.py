@@ -4,6 +4,7 @@ from .errors import LaconicError
 from .segment import DamageError, Segment
 
 MEMORY_LIMIT = 1 << 30  # bytes for decoding a segment, beside the segment itself, where nothing else is said
+BYTE_BYTES = 7  # at most, of a segment's byte by a table: as a symbol, and three copies of what is coded
 TOKEN_BYTES = 12  # at most, of a segment's tokens: by stream, put end to end, and who is alive at each step
 CODER_BITS = 56  # that the range coder holds when the payload ends
 DECISIONS_PER_BIT = 45427  # at most: a decision of the mixer costs at least log2(65536 / 65535) bits

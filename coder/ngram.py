@@ -129,7 +129,7 @@ def check_ngram(config: NgramConfig, tensors: dict[str, Array]) -> None:
     if np.any(trie.begins[continued] <= continued):
         raise LaconicError("tensor ngram.values: an n-gram must come before its continuations")
     end, depth = vocab, 1
-    while end < len(values):
+    while end < len(values) and depth <= config.order:
         end, depth = int(trie.begins[end]), depth + 1
     if depth > config.order:
-        raise LaconicError(f"the n-grams reach {depth} tokens, the order is {config.order}")
+        raise LaconicError(f"the n-grams reach {depth} tokens or more, the order is {config.order}")

@@ -51,7 +51,7 @@ def read_listing(path: Path) -> Listing | None:
         head = cast(dict[str, Any], parsed)
         identity = bytes.fromhex(head["id"])
         summary = cast(dict[str, Any], dict(head.get("summary", {})))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return Listing(path.name, path, identity, summary) if len(identity) == 32 else None
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .entropy.coders import CODERS
-from .limits import TOKEN_BYTES, check_memory
+from .limits import BYTE_BYTES, TOKEN_BYTES, check_memory
 from .model import Model
 from .segment import BYTES, ENTROPY, TOKENS, Segment
 
@@ -23,7 +23,7 @@ def decode_tabled(segment: Segment, model: Model | None, memory: int) -> bytes:
     """Raises DamageError for a payload that no encoder writes, LaconicError for too much memory."""
     coder = CODERS[ENTROPY[segment.profile]]
     if segment.method == BYTES:
-        check_memory(4 * segment.original_length, memory)
+        check_memory(BYTE_BYTES * segment.original_length, memory)
         return coder.decode(segment.payload, segment.original_length, 256).astype(np.uint8).tobytes()
     assert model is not None
     check_memory(TOKEN_BYTES * segment.tokens, memory)

@@ -5,6 +5,7 @@ by rANS with a table of its own, or by LZMA. Nothing is ever unpickled.
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from io import BytesIO
@@ -102,8 +103,8 @@ def unpack_tensors(data: bytes) -> dict[str, Array]:
             raise DamageError(f"tensor {name!r} has an unknown type, too many dimensions, or is out of order")
         dtype = np.dtype(DTYPES[number])
         shape = [source.varint(0, MAX_BYTES, "a dimension") for _ in range(dimensions)]
-        count = int(np.prod(shape, dtype=object))
-        total += count * dtype.itemsize
+        count = math.prod(shape)
+        total += math.prod(max(size, 1) for size in shape) * dtype.itemsize
         if total > MAX_BYTES:
             raise DamageError(f"its tensors claim more than {MAX_BYTES:,} bytes")
         planes = [_read_plane(source, count) for _ in range(dtype.itemsize)]

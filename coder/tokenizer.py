@@ -170,7 +170,7 @@ class ByteTokenizer:
                 # A byte below 0x80 cannot look like the mark: its character lies above U+00FF.
                 texts = [t.removeprefix(CONTINUATION) for t in texts]
             self.token_bytes: list[bytes] = [text_to_bytes(t) for t in texts]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise LaconicError(
                 f"this is not a tokenizer ({error!r}): train one with laconic tokenizer"
             ) from None

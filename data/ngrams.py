@@ -80,14 +80,18 @@ def count_ngrams(
         return [_opened(folder, number, entry) for number, entry in enumerate(kept[:order], 1)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    counter = _Counter(shard, folder, chunk, most)
-    entries = [counter.tokens()]
-    for number in range(2, order + 1):
-        entries.append(counter.extend(number, max(min_count, entries[-1]["least"])))
-    counter.close(order)
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps({**wanted, "orders": entries}, indent=1) + "\n")
-    partial.replace(folder / MANIFEST)
+    try:
+        counter = _Counter(shard, folder, chunk, most)
+        entries = [counter.tokens()]
+        for number in range(2, order + 1):
+            entries.append(counter.extend(number, max(min_count, entries[-1]["least"])))
+        counter.close(order)
+        partial = folder / f"{MANIFEST}.partial"
+        partial.write_text(json.dumps({**wanted, "orders": entries}, indent=1) + "\n")
+        partial.replace(folder / MANIFEST)
+    finally:  # also what an interrupted count has left
+        for path in folder.glob("*.partial"):
+            path.unlink()
     return [_opened(folder, number, entry) for number, entry in enumerate(entries, 1)]
 
 
@@ -111,7 +115,7 @@ def _opened(folder: Path, number: int, entry: dict[str, Any]) -> Order:
             np.load(_file(folder, number, name), mmap_mode="r" if entry["size"] else None)
             for name in ("parents", "tokens", "suffixes", "counts", "followed")
         ]
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         raise LaconicError(f"{folder} is damaged: remove it and count again") from None
     parents, tokens, suffixes, counts, followed = arrays
     return Order(parents, tokens, suffixes, counts, followed, entry["left_out"], entry["least"])
@@ -168,7 +172,6 @@ class _Counter:
     def close(self, order: int) -> None:
         """What follows the last order's n-grams is not counted."""
         np.save(_file(self.folder, order, "followed"), np.zeros(len(self.keys), dtype=np.int64))
-        _delete(self.nodes)
 
     def _write(self, number: int, **arrays: NDArray) -> None:
         for name, array in arrays.items():

@@ -22,6 +22,7 @@ Bool = NDArray[np.bool_]
 Index = NDArray[np.signedinteger[Any]]
 
 MOST_BITS = VALUE_MAX / 2**VALUE_BITS  # that a node can add
+LEAST = 1e-6  # a discount, below which nothing may be left for what was not seen
 
 
 class Counts(Protocol):
@@ -51,7 +52,7 @@ def discounts(counts: Int64, left_out: Sequence[int]) -> Float:
     share = n[0] / (n[0] + 2 * n[1]) if n[0] else 0.0
     for k in range(1, 4):
         value = k - (k + 1) * share * n[k] / n[k - 1] if n[k - 1] else 0.0
-        if 0 < value < k:
+        if LEAST < value < k:
             found[k] = value
     return found
 

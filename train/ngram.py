@@ -112,7 +112,7 @@ def fit(
     if limit is None:
         return frozen(everything)
     best = frozen(0)
-    least = len(pack_tensors({**fixed, **best[1]}))
+    largest = least = len(pack_tensors({**fixed, **best[1]}))
     if least > limit:
         raise LaconicError(
             f"ngram.max_bytes is too small by {least - limit:,} bytes for the tokens alone: give more, or "
@@ -122,8 +122,8 @@ def fit(
     for _ in range(TRIALS):
         found = frozen(most)
         size = len(pack_tensors({**fixed, **found[1]}))
-        if size <= limit:
-            best = found
+        if largest <= size <= limit:
+            best, largest = found, size
             if most == everything or size >= NEAR * limit:
                 break
         most = min(everything, int(most * (limit - least) * (1 + NEAR) / 2 / max(1, size - least)))

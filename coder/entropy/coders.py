@@ -80,6 +80,10 @@ class Coder:
         if len(found) == 1:
             if words:
                 raise DamageError(f"{len(words)} bytes follow a table of one symbol: get the file again")
+            counts = np.zeros(alphabet, dtype=np.int64)
+            counts[found] = count
+            if not all(map(np.array_equal, table, self.describe(counts))):
+                raise DamageError(f"a table of one symbol is not that of {count:,} of it: get the file again")
             return np.full(count, found[0], dtype=np.int32)
         return self.read(words, count, table)
 

@@ -81,7 +81,7 @@ def assign(table: Table) -> Codes:
     order = found[np.argsort(table.classes[found], kind="stable")]
     lengths = table.classes[order]
     widths = 1 << (LONGEST - lengths)
-    if int(widths.sum()) != 1 << LONGEST and not (len(found) == 1 and lengths[0] == 1):
+    if int(widths.sum()) != 1 << LONGEST:
         raise DamageError(
             f"the {len(found)} code lengths of a segment's table do not sum to one "
             f"({int(widths.sum()) / (1 << LONGEST):.6f}): get the file again"

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from laconic.coder.errors import LaconicError
 from laconic.coder.graph import PRIOR_SHAPES, PRIOR_TENSORS
 from laconic.coder.mixing.prior import LEARNED_COUNT
 from laconic.coder.mixing.state import default_prior
+from laconic.coder.registry import read_listing
 from laconic.coder.tensorfile import read_tensors, write_tensors
 from laconic.models.tokenizer import train_tokenizer
 
@@ -70,6 +72,32 @@ def test_truncated_and_missing_files(folder, name):
         FrozenCheckpoint.load(folder)
     path.unlink()
     with pytest.raises(LaconicError, match=name):
+        FrozenCheckpoint.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b'{"config":' * 200_000, b"\xff\xfe"], ids=range(3))
+def test_what_is_no_description(folder, content):
+    (folder / CONFIG).write_bytes(content)
+    assert read_listing(folder) is None
+    with pytest.raises(LaconicError, match="is damaged"):
+        FrozenCheckpoint.load(folder)
+
+
+def describe(folder, **changes):
+    """Change what config.json says, and sign it."""
+    head = json.loads((folder / CONFIG).read_text()) | changes
+    head.pop("sha256")
+    canonical = json.dumps(head, sort_keys=True, separators=(",", ":")).encode()
+    (folder / CONFIG).write_text(json.dumps({**head, "sha256": hashlib.sha256(canonical).hexdigest()}))
+
+
+def test_what_is_signed_and_no_checkpoint(folder):
+    describe(folder, summary=[])
+    with pytest.raises(LaconicError, match="is damaged"):
+        FrozenCheckpoint.load(folder)
+    describe(folder, summary={}, tokenizer_sha256=hashlib.sha256(b"\xff").hexdigest())
+    (folder / TOKENIZER).write_bytes(b"\xff")
+    with pytest.raises(LaconicError, match="is damaged"):
         FrozenCheckpoint.load(folder)
 
 

@@ -33,11 +33,16 @@ def test_temperature_divides(temperature):
 def test_millionths():
     assert millionths(0.7, "x", 1) == millionths("0.7", "x", 1) == millionths(Fraction(7), "x", 7) // 10
     assert millionths("1e-6", "x", 1) == 1
+    assert millionths("0.7" + "0" * 50, "x", 1) == 700_000
     assert millionths(1, "x", 1) == MILLION
 
 
 @pytest.mark.parametrize(
-    "value", [0, -1, 1.000001, "nan", "inf", "-inf", "", "a", "0.1234567", True, None, []]
+    "value",
+    [
+        *(0, -1, 1.000001, "nan", "inf", "-inf", "", "a", "0.1234567", True, None, []),
+        *("1e999999", "1e-999999", "0.70000000000000000000000000000000000001", "9" * 99),
+    ],
 )
 def test_numbers_that_are_not_allowed(value):
     with pytest.raises(LaconicError, match=r"^top-p of .*: choose a number above 0, up to 1, of at most six"):

@@ -1,6 +1,7 @@
 """Segments and files by the entropy coders: what goes together, on the command line and in Python."""
 
 import os
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ import laconic
 from laconic.cli import main
 from laconic.coder.codec import decode_segment, encode_segment
 from laconic.coder.errors import LaconicError
-from laconic.coder.limits import MemoryLimitError
+from laconic.coder.limits import BYTE_BYTES, MemoryLimitError
 from laconic.coder.model import Model
 from laconic.coder.segment import BYTES, ENTROPY, RANS, RAW, TOKENS, DamageError
 
@@ -84,6 +85,22 @@ def test_memory_and_wrong_numbers(model):
             decode_segment(replace(segment, tokens=tokens), model)
     with pytest.raises(DamageError, match="do not add up"):
         decode_segment(replace(segment, original_length=segment.original_length + 1), model)
+
+
+@pytest.mark.parametrize("entropy", TABLES)
+def test_bytes_take_no_more_memory_than_is_checked(entropy):
+    data = np.random.default_rng(0).integers(0, 250, 1 << 20).astype(np.uint8).tobytes()
+    segment, allowed = encode_segment(data, None, entropy=entropy), BYTE_BYTES << 20
+    assert len(segment.payload) > 0.99 * len(data)
+    with pytest.raises(MemoryLimitError):
+        decode_segment(segment, None, memory=allowed - 1)
+    decode_segment(segment, None)  # what compiles takes memory too
+    tracemalloc.start()
+    try:
+        assert decode_segment(segment, None, memory=allowed) == data
+        assert tracemalloc.get_traced_memory()[1] < allowed + (1 << 20)  # and tables
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture

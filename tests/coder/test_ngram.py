@@ -190,7 +190,7 @@ def test_tensors_that_are_no_trie_are_refused(folder, name, change, message):
 
 def test_more_depth_than_the_order_and_n_grams_that_contain_themselves_are_refused():
     sound = random_ngram()
-    with pytest.raises(LaconicError, match="reach 4 tokens, the order is 3"):
+    with pytest.raises(LaconicError, match="reach 4 tokens or more, the order is 3"):
         FrozenCheckpoint(NgramConfig(12, 3), sound.tensors, "{}", {})
     loop = {
         "ngram.values": np.array([0, 0, CONTINUED], dtype=np.uint8),

@@ -91,6 +91,9 @@ def test_what_claims_too_much_is_refused_before_memory_is_taken():
     huge = b"\x80\x80\x80\x40"  # 2^27
     with pytest.raises(DamageError, match="claim more"):
         unpack_tensors(signed(head + huge + huge))
+    none = MAGIC + b"\x01\x01x\x03\x04" + b"\0" + huge * 3 + b"\0\0" * 4  # and one without elements
+    with pytest.raises(DamageError, match="claim more"):
+        unpack_tensors(signed(none))
 
 
 def test_a_file_that_is_none_names_the_remedy(tmp_path):

@@ -106,6 +106,7 @@ def test_too_many_that_are_frequent_are_refused(tmp_path):
         LaconicError, match="2 n-grams of 2 tokens occur 256 times or more, held are at most 1"
     ):
         count_ngrams(shard, 3, 1, tmp_path / "counts", most=1)
+    assert not list((tmp_path / "counts").glob("*.partial"))
 
 
 def test_no_tokens_and_tokens_beyond_the_vocabulary_are_refused(tmp_path):
@@ -126,6 +127,7 @@ def test_counts_are_used_again_as_long_as_they_fit(tmp_path, monkeypatch):
     assert as_dictionary(count_ngrams(shard, 4, 2, folder)) == first
     other = make_shard(tmp_path / "other", random_documents(5))
     assert as_dictionary(count_ngrams(other, 4, 2, folder)) != first
-    (folder / "2.counts.npy").write_bytes(b"short")
-    with pytest.raises(LaconicError, match="damaged: remove it"):
-        count_ngrams(other, 4, 2, folder)
+    for content in (b"short", b""):
+        (folder / "2.counts.npy").write_bytes(content)
+        with pytest.raises(LaconicError, match="damaged: remove it"):
+            count_ngrams(other, 4, 2, folder)

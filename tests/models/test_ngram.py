@@ -145,6 +145,9 @@ def test_discounts():
     counts = np.repeat([1, 2, 3, 4, 9], [30, 20, 10, 5, 3])
     np.testing.assert_allclose(discounts(counts, [10, 0, 0, 0]), [0, 0.5, 1.25, 2.0])
     np.testing.assert_array_equal(discounts(np.array([7, 7]), [0] * 4), [0, 0.5, 0.75, 0.75])
+    # 3 - 4 (34 / 112) (84 / 34) is zero, but for rounding: nothing would be left for what was not seen.
+    found = discounts(np.repeat([1, 2, 3, 4], [34, 39, 34, 84]), [0] * 4)
+    np.testing.assert_allclose(found, [0, 34 / 112, 2 - 3 * 34 / 112 * 34 / 39, 0.75])
 
 
 @pytest.mark.parametrize("most", [40, 1 << 30])

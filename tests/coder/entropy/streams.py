@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from laconic.coder.checkpoint import FrozenCheckpoint
-from laconic.coder.registry import SHIPPED
+from laconic.coder.registry import ALIASES, DEFAULT, SHIPPED
 
 VOCAB = 4096
 TEXT = Path(argparse.__file__).read_bytes()  # of the standard library
@@ -23,8 +23,7 @@ def bits_of(counts):
 @cache
 def real_tokens():
     """The text as tokens of the default checkpoint, int32 [n]."""
-    (folder,) = (path for path in SHIPPED.iterdir() if path.name == "default")
-    return FrozenCheckpoint.load(folder).tokenizer.encode_batch([TEXT])[0]
+    return FrozenCheckpoint.load(SHIPPED / ALIASES[DEFAULT]).tokenizer.encode_batch([TEXT])[0]
 
 
 def of_bytes(data):

@@ -132,6 +132,15 @@ def test_a_table_of_one_symbol_takes_no_bytes():
             coder.decode(blob + b"ab", 9, 5)
 
 
+@pytest.mark.parametrize("coder", CODERS)
+def test_a_table_of_one_symbol_is_that_of_their_number(coder):
+    blob = CODERS[coder].encode(np.full(9, 2, dtype=np.int32), 5).blob
+    if coder == "huffman":
+        blob = blob_of(table_of([0, 0, 7, 0, 0]), huffman.EXTRA_BITS, b"")  # a code of 7 bits
+    with pytest.raises(DamageError, match="one symbol is not that of 300 of it"):
+        CODERS[coder].decode(blob, 300, 5)
+
+
 def test_huge_counts_of_short_blobs_are_refused_before_memory_is_taken():
     symbols, alphabet = streams()["odd ends"]
     blob = CODERS["huffman"].encode(symbols, alphabet).blob
