@@ -78,6 +78,8 @@ def _data(run: Run) -> TokenDataModule:
 def pretrain(run: Run, stage: str, training: TrainingRecipe) -> LanguageModule:
     """Train stage `teacher` or `student` from text alone."""
     _check_kind(run)
+    if run.start.is_dir():
+        raise LaconicError(f"{run.folder} adapts a checkpoint: go on by the laconic train that began it")
     shape = run.recipe.teacher if stage == "teacher" else run.recipe.model
     path = fit(_module(run, shape, training), _data(run), run.stage(stage), stage)
     return load_language_module(path)
