@@ -32,6 +32,11 @@ class Start:
     transformer: Transformer
     old_shards: Path | None
 
+    @property
+    def model(self) -> str:
+        """What -m takes for it."""
+        return self.name if self.old_shards is None else str(self.checkpoint.path)
+
 
 def find_start(name: str) -> Start:
     """The student of the run in a folder, or else the checkpoint of that name, folder or id.

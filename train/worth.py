@@ -74,7 +74,7 @@ def worth_lines(worth: dict[str, Any], checkpoint_bytes: int, start: str, folder
         lines += [
             f"old text, {old['bytes']:,} bytes, shipped bits per byte:",
             f"  start      {old['start']:.4f}",
-            f"  adapted    {old['adapted']:.4f}  ({old['adapted'] - old['start']:+.4f} forgotten)",
+            f"  adapted    {old['adapted']:.4f}  ({old['adapted'] - old['start']:+.4f})",
         ]
     lines += [
         f"break-even   of its {checkpoint_bytes:,} bytes against the start: {from_start}",

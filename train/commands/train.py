@@ -56,5 +56,5 @@ def _adapt(args: argparse.Namespace) -> int:
     report = adapt(start, args.sources, args.replay, args.out, recipe)
     print_report(report, args.out)
     worth, size = report["adaptation"], report["checkpoint_bytes"]
-    print("\n".join(worth_lines(worth, size, args.start, args.out / "checkpoint")))
+    print("\n".join(worth_lines(worth, size, start.model, args.out / "checkpoint")))
     return 0
