@@ -105,7 +105,7 @@ def shipped(folders: list[Path], text: bytes) -> dict[str, Any]:
     }
 
 
-def corpora(run: Run, start: FrozenCheckpoint | None) -> list[dict[str, Any]]:
+def corpora(run: Run, start: FrozenCheckpoint | None = None) -> list[dict[str, Any]]:
     """What the model learned from, and what its start did."""
     folders = [folder for folder in (run.shards, run.replay) if folder.is_dir()]
     old = [] if start is None else start.summary.get("corpora", [])
