@@ -18,6 +18,7 @@ from ..coder.graph import FrozenConfig
 from .attention import Attention
 from .config import ModelConfig
 from .freeze import FIXED_LOG2E, STEPS_PER_CLIP, Arrays
+from .rounding import levels_of
 from .transformer import FeedForward, Transformer
 
 Matrix = NDArray[np.float64]
@@ -26,6 +27,13 @@ Matrix = NDArray[np.float64]
 def shape_of(config: FrozenConfig) -> ModelConfig:
     """The shape that freezes into `config`."""
     return ModelConfig(**{field.name: getattr(config, field.name) for field in fields(ModelConfig)})
+
+
+def bits_of(tensors: Arrays) -> int:
+    """Bits that the matrices of the blocks were rounded to: the fewest that hold them, 2 to 8."""
+    blocks = [t for name, t in tensors.items() if name.startswith("layers.") and name.endswith(".weight")]
+    largest = max(int(np.abs(t.astype(np.int64)).max()) for t in blocks)
+    return next(bits for bits in range(2, 9) if largest <= levels_of(bits))
 
 
 @torch.no_grad()

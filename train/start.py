@@ -7,8 +7,9 @@ from typing import Any
 
 from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.errors import LaconicError
+from ..coder.graph import FrozenConfig
 from ..coder.registry import find
-from ..models.thaw import shape_of, thaw
+from ..models.thaw import bits_of, thaw
 from ..models.transformer import Transformer
 from .configuration import CONFIGS, build_recipe, read_yaml
 from .language import load_language_module
@@ -47,8 +48,12 @@ def find_start(name: str) -> Start:
     folder = Path(name)
     if not (folder / "recipe.yaml").is_file():
         checkpoint = FrozenCheckpoint.load(find(name).path)
+        if not isinstance(checkpoint.config, FrozenConfig):
+            raise _no_transformer(name)
         return Start(name, checkpoint, thaw(checkpoint.config, checkpoint.tensors), None)
     run = Run(folder, build_recipe(read_yaml(folder / "recipe.yaml")))
+    if run.recipe.kind == "ngram":
+        raise _no_transformer(name)
     trained = folder / "student" / "final.ckpt"
     if not trained.is_file() or not run.checkpoint.is_dir():
         raise LaconicError(
@@ -65,6 +70,10 @@ def find_start(name: str) -> Start:
     return Start(name, checkpoint, module.transformer, shards)
 
 
+def _no_transformer(name: str) -> LaconicError:
+    return LaconicError(f"{name} is an n-gram model, which is counted, not trained: count new text anew")
+
+
 def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, Any]) -> Recipe:
     """The recipe of configs/adapt.yaml with the start's shape and vocabulary, changed by file and overrides.
 
@@ -72,13 +81,12 @@ def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, 
         LaconicError: it has faults, or contradicts the start.
     """
     tokenizer = start.checkpoint.tokenizer
-    fixed: dict[str, Any] = {
-        f"model.{key}": value for key, value in asdict(shape_of(start.checkpoint.config)).items()
-    }
+    fixed: dict[str, Any] = {f"model.{key}": value for key, value in asdict(start.transformer.config).items()}
     fixed |= {"tokenizer.kind": tokenizer.kind, "tokenizer.vocab_size": tokenizer.vocab_size}
-    fixed["distillation.teacher_share"] = 0.0
+    fixed |= {"kind": "transformer", "tokenizer.source": None, "distillation.teacher_share": 0.0}
     wanted = {**({} if config is None else read_yaml(Path(config))), **overrides}
-    recipe = build_recipe(read_yaml(CONFIGS / "adapt.yaml"), fixed, wanted)
+    bits = {"training.weight_bits": bits_of(start.checkpoint.tensors)}
+    recipe = build_recipe(read_yaml(CONFIGS / "adapt.yaml"), fixed, bits, wanted)
     if odd := [f"{key} {wanted[key]}" for key in fixed if wanted.get(key, fixed[key]) != fixed[key]]:
         there = ", ".join(f"{fixed[text.split()[0]]}" for text in odd)
         raise LaconicError(

@@ -6,7 +6,7 @@ from test_transformer import SHAPES, small, stirred
 from laconic.coder.checkpoint import FrozenCheckpoint
 from laconic.coder.engines.reference import NumpyEngine
 from laconic.models.freeze import calibrate, freeze
-from laconic.models.thaw import shape_of, thaw
+from laconic.models.thaw import bits_of, shape_of, thaw
 
 BYTES = [bytes([i]) for i in range(50)]
 
@@ -51,6 +51,13 @@ def test_frozen_again_it_predicts_the_same_but_for_rounding(changes):
     p = torch.log_softmax(torch.from_numpy(a).double() * np.log(2) / 1024, -1)
     q = torch.log_softmax(torch.from_numpy(b).double() * np.log(2) / 1024, -1)
     assert (p.exp() * (p - q)).sum(-1).mean() / np.log(2) < 0.002
+
+
+@pytest.mark.parametrize("bits", [8, 5, 3])
+@torch.no_grad()
+def test_the_bits_of_the_weights_are_found_again(bits):
+    model = stirred(small())
+    assert bits_of(freeze(model, BYTES, calibrate(model, [ids()], moments=True), bits)[1]) == bits
 
 
 @torch.no_grad()

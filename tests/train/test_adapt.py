@@ -257,6 +257,7 @@ def test_where_nothing_is_gained_no_checkpoint_is_written(old_run, tmp_path, cap
         (["--model.d_model=64"], "d_model 64"),
         (["--distillation.teacher_share=0.3"], "teacher_share 0.3"),
         (["--tier", "small"], "leave --tier out"),
+        (["--model", "ngram"], "counted, not adapted"),
         (["--adaptation.anchor=-1"], "adaptation.anchor is -1"),
         (["--adaptation.replay_share=0.9", "--training.batch_size=2"], "no room for new text"),
     ],

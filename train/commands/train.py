@@ -3,7 +3,7 @@
 import argparse
 
 from ...coder.errors import LaconicError
-from .common import add_recipe, add_run, add_sources, overrides_from, print_report, recipe_from
+from .common import NGRAM, add_recipe, add_run, add_sources, overrides_from, print_report, recipe_from
 
 TAKES_SETTINGS = True  # cli.py hands --section.key VALUE over as args.settings
 
@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _adapt(args: argparse.Namespace) -> int:
+    if args.model == NGRAM:
+        raise LaconicError("--model ngram: n-grams are counted, not adapted; leave --from or --model out")
     if args.tier is not None:
         raise LaconicError(f"--tier {args.tier}: the shape is that of {args.start}; leave --tier out")
     from ..adapt import adapt
