@@ -7,7 +7,7 @@ from ..coder.errors import LaconicError
 from ..data.corpus import LEAST_BYTES, Corpus
 from .start import Start
 
-SMALL_BYTES = 100_000  # below, little can be learned
+SMALL_BYTES = 90_000  # below, little can be learned
 LOOKED_AT_BYTES = 32_000_000
 TOKENIZED_BYTES = 1_000_000
 LEAST_DISTINCT = 10  # documents
@@ -49,7 +49,7 @@ def check_new_text(corpus: Corpus, start: Start) -> None:
         )
     if total < SMALL_BYTES:
         warnings.warn(
-            f"the corpus holds {total:,} bytes: from {SMALL_BYTES:,} up there is something to learn",
+            f"the corpus holds {total:,} bytes: little can be learned from less than some 100,000",
             stacklevel=2,
         )
     own = start.checkpoint.summary.get("bytes_per_token")
