@@ -61,7 +61,7 @@ def adapt(start: Start, sources: list[str], replay: list[str], out: Path, recipe
             f"{after:.4f} after adapting; no checkpoint was written: go on with {start.name}, or give more "
             "text"
         )
-    say("freezing")
+    say(f"held-out text: {before:.4f} bits per byte before, {after:.4f} after; freezing")
     report = export(run, trained)
     report["adaptation"] = measure_worth(run, report["checkpoint_bytes"], old)
     write_whole(run.report_file, json.dumps(report, indent=1) + "\n")
