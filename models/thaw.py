@@ -47,9 +47,10 @@ def thaw(config: FrozenConfig, tensors: Arrays) -> Transformer:
     """
     model = Transformer(shape_of(config), config.vocab_size).eval()
     _thaw_embedding(model, tensors)
+    residual = _residual_unit(tensors)
     for i, block in enumerate(model.layers):
-        _thaw_attention(block.attention, f"layers.{i}", tensors)
-        _thaw_ffn(block.ffn, f"layers.{i}", tensors)
+        _thaw_attention(block.attention, f"layers.{i}", tensors, residual)
+        _thaw_ffn(block.ffn, f"layers.{i}", tensors, residual)
     return model
 
 
@@ -63,6 +64,16 @@ def _matrix(tensors: Arrays, name: str, unit: float | Matrix) -> Matrix:
     return tensors[f"{name}.weight"] * (_scale(tensors, name) / unit)[:, None]
 
 
+def _row_rms(weight: Matrix) -> Matrix:
+    return np.sqrt(np.maximum((weight**2).mean(axis=1), 1e-6))
+
+
+def _residual_unit(tensors: Arrays) -> float:
+    """Fixed-point units of 1 in the residual stream: what rows of the embedding, of size 1, are scaled to."""
+    rms = _row_rms(tensors["embed.weight"].astype(np.float64))
+    return float(np.median(_scale(tensors, "embed") * rms))
+
+
 def _size(weight: Matrix) -> float:
     return max(float(np.sqrt((weight**2).mean() * weight.shape[1])), 1e-12)
 
@@ -74,7 +85,7 @@ def _put(parameter: torch.Tensor, values: Matrix) -> None:
 def _thaw_embedding(model: Transformer, tensors: Arrays) -> None:
     logits = FIXED_LOG2E / fp.INT8_MAX
     weight = tensors["embed.weight"].astype(np.float64)
-    rms = np.sqrt(np.maximum((weight**2).mean(axis=1, keepdims=True), 1e-6))
+    rms = _row_rms(weight)[:, None]
     if model.head is not None:
         _put(model.head.weight, _matrix(tensors, "head", logits))
         _put(model.embed.weight, weight / rms * float(model.embed.weight.square().mean().sqrt()))
@@ -84,13 +95,13 @@ def _thaw_embedding(model: Transformer, tensors: Arrays) -> None:
     _put(model.embed.weight, np.concatenate((tied, begin)))
 
 
-def _thaw_attention(attention: Attention, layer: str, tensors: Arrays) -> None:
+def _thaw_attention(attention: Attention, layer: str, tensors: Arrays, residual: float) -> None:
     config = attention.config
     H, G, K = config.num_heads, config.num_kv_heads, config.head_dim
     unit = STEPS_PER_CLIP / fp.INT8_MAX  # as if every clip were 1
     q, k, v = np.split(_matrix(tensors, f"{layer}.qkv", unit), [H * K, (H + G) * K])
     average = 2.0 ** (fp.SCALE_BITS - fp.ROW_SCALE_SHIFT - fp.AVERAGE_BITS)
-    out = _matrix(tensors, f"{layer}.out", average / fp.INT8_MAX**2 * (1 << fp.RESIDUAL_BITS))
+    out = _matrix(tensors, f"{layer}.out", average / fp.INT8_MAX**2 * residual)
     clips = float(_scale(tensors, f"{layer}.score")[0]) / FIXED_LOG2E * math.sqrt(K) * fp.INT8_MAX**2
     q_clip = math.sqrt(clips * _size(k) / _size(q))
     v_clip = math.sqrt(_size(out) / _size(v))
@@ -100,10 +111,10 @@ def _thaw_attention(attention: Attention, layer: str, tensors: Arrays) -> None:
         _put(attention.bias, tensors[f"{layer}.bias"] / FIXED_LOG2E)
 
 
-def _thaw_ffn(ffn: FeedForward, layer: str, tensors: Arrays) -> None:
+def _thaw_ffn(ffn: FeedForward, layer: str, tensors: Arrays, residual: float) -> None:
     up = _matrix(tensors, f"{layer}.up", 1.0 / fp.INT8_MAX)  # as if fixed point had one unit
     unit = 2.0 ** (fp.SCALE_BITS - fp.ROW_SCALE_SHIFT + fp.HIDDEN_SHIFT)
-    down = _matrix(tensors, f"{layer}.down", unit / fp.INT8_MAX * (1 << fp.RESIDUAL_BITS))
+    down = _matrix(tensors, f"{layer}.down", unit / fp.INT8_MAX * residual)
     inner = (_size(down) / _size(up)) ** (1 / 3)  # what the activation squares, or multiplies with its like
     _put(ffn.up.weight, up * inner)
     _put(ffn.down.weight, down / inner**2)

@@ -53,6 +53,17 @@ def test_frozen_again_it_predicts_the_same_but_for_rounding(changes):
     assert (p.exp() * (p - q)).sum(-1).mean() / np.log(2) < 0.002
 
 
+@torch.no_grad()
+def test_a_residual_stream_of_another_unit_is_read_as_such():
+    model = stirred(small())
+    calibration = calibrate(model, [ids()])
+    calibration.residual = 3000.0
+    assert calibration.residual_unit < 1000
+    thawed = thaw(*freeze(model, BYTES, calibration))
+    before, after = (torch.log_softmax(m(ids()).double(), -1) for m in (model, thawed))
+    assert (before.exp() * (before - after)).sum(-1).mean() / np.log(2) < 0.002
+
+
 @pytest.mark.parametrize("bits", [8, 5, 3])
 @torch.no_grad()
 def test_the_bits_of_the_weights_are_found_again(bits):
