@@ -64,13 +64,8 @@ class TokenDataModule(pl.LightningDataModule):
         Raises:
             LaconicError: the shard has fewer tokens than one sequence.
         """
-        shard = TokenShard.open(shard_path(self.folder, "train"))
-        if shard.num_tokens < self.seq_len:
-            raise LaconicError(
-                f"the training text has {shard.num_tokens:,} tokens, a sequence needs {self.seq_len}: "
-                f"give more text or a training.seq_len of at most {shard.num_tokens}"
-            )
-        return DataLoader(_TrainingBatches(self, shard), batch_size=None)
+        shard = open_training(self.folder, self.seq_len)
+        return DataLoader(TrainingBatches(self, shard), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Each token of the validation shard once, in order; the last batches are smaller or shorter.
@@ -99,9 +94,27 @@ class TokenDataModule(pl.LightningDataModule):
         self.batches_served = state_dict["batches_served"]
 
 
-class _TrainingBatches(IterableDataset[Batch]):
-    def __init__(self, module: TokenDataModule, shard: TokenShard) -> None:
+def open_training(folder: str | os.PathLike[str], seq_len: int) -> TokenShard:
+    """The train shard of a folder.
+
+    Raises:
+        LaconicError: it has fewer tokens than one sequence, is missing or damaged.
+    """
+    shard = TokenShard.open(shard_path(folder, "train"))
+    if shard.num_tokens < seq_len:
+        raise LaconicError(
+            f"the training text has {shard.num_tokens:,} tokens, a sequence needs {seq_len}: "
+            f"give more text or a training.seq_len of at most {shard.num_tokens}"
+        )
+    return shard
+
+
+class TrainingBatches(IterableDataset[Batch]):
+    """Endless batches of one shard, `batch_size` sequences each (None: as many as the module's)."""
+
+    def __init__(self, module: TokenDataModule, shard: TokenShard, batch_size: int | None = None) -> None:
         self.module, self.shard = module, shard
+        self.batch_size = batch_size or module.batch_size
         # So many sequences fit whatever the shift below seq_len; a shard too small for two has one.
         T = module.seq_len
         self.num_sequences = max(1, (shard.num_tokens - T + 1) // T)
@@ -119,7 +132,7 @@ class _TrainingBatches(IterableDataset[Batch]):
 
     def batch(self, number: int) -> Batch:
         """Sequences number * B to (number + 1) * B of an endless row of passes over the shard."""
-        B, T, begin_id = self.module.batch_size, self.module.seq_len, self.shard.vocab_size
+        B, T, begin_id = self.batch_size, self.module.seq_len, self.shard.vocab_size
         first, parts = number * B, []
         while first < (number + 1) * B:
             self._enter(first // self.num_sequences)

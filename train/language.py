@@ -52,6 +52,7 @@ class LanguageModule(pl.LightningModule):
             for linear in (block.attention.qkv, block.attention.out, block.ffn.up, block.ffn.down):
                 linear.levels = levels_of(training.weight_bits)
         self.training_recipe = training
+        self.anchor = 0.0  # how strongly weights are drawn to what they began with: see MuonAdamW
         self.tokenizer_sha256 = tokenizer_sha256
         self.byte_lengths: Tensor
         self.register_buffer("byte_lengths", torch.tensor(byte_lengths), persistent=False)
@@ -188,7 +189,7 @@ class LanguageModule(pl.LightningModule):
         self.validation_bits_per_byte.reset()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer(self.transformer, self.training_recipe)
+        return build_optimizer(self.transformer, self.training_recipe, self.anchor)
 
 
 def read_training_checkpoint(path: Path) -> dict[str, Any]:

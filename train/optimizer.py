@@ -56,10 +56,12 @@ class MuonAdamW(torch.optim.Optimizer):
     AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101.
 
     Groups have `kind` ("muon" or "adamw"), `lr`, `weight_decay` (decoupled), `momentum` (Muon) or `betas`.
+    With `anchor` above 0, parameters are also drawn towards what they were before the first step, by lr times
+    anchor of the distance (decoupled L2-SP: Li et al. 2018, arXiv:1802.01483).
     """
 
     def __init__(self, groups: list[dict[str, Any]], epsilon: float = 1e-8) -> None:
-        super().__init__(groups, {"epsilon": epsilon})
+        super().__init__(groups, {"epsilon": epsilon, "anchor": 0.0})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -72,14 +74,19 @@ class MuonAdamW(torch.optim.Optimizer):
             update = self._muon if group["kind"] == "muon" else self._adamw
             for parameter in group["params"]:
                 if parameter.grad is not None:
+                    state = self.state[parameter]
+                    if group["anchor"]:
+                        if "start" not in state:
+                            state["start"] = parameter.clone()
+                        parameter.lerp_(state["start"], group["lr"] * group["anchor"])
                     if group["weight_decay"]:
                         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    update(parameter, parameter.grad, self.state[parameter], group)
+                    update(parameter, parameter.grad, state, group)
         return loss
 
     @staticmethod
     def _muon(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        if not state:
+        if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(momentum, group["momentum"])  # Nesterov's
@@ -88,7 +95,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @staticmethod
     def _adamw(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        if not state:
+        if "step" not in state:
             state["step"] = torch.zeros(())
             state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         beta1, beta2 = group["betas"]
@@ -122,6 +129,6 @@ def parameter_groups(module: nn.Module, recipe: TrainingRecipe) -> list[dict[str
     return groups
 
 
-def build_optimizer(module: nn.Module, recipe: TrainingRecipe) -> torch.optim.Optimizer:
-    """What the recipe names, over `parameter_groups`."""
-    return MuonAdamW(parameter_groups(module, recipe))
+def build_optimizer(module: nn.Module, recipe: TrainingRecipe, anchor: float = 0.0) -> torch.optim.Optimizer:
+    """What the recipe names, over `parameter_groups`; `anchor` of them all as in `MuonAdamW`."""
+    return MuonAdamW([{**group, "anchor": anchor} for group in parameter_groups(module, recipe)])

@@ -87,6 +87,8 @@ def _launch_where_it_is_due(run: Run, stage: str, training: TrainingRecipe, dist
 def pretrain(run: Run, stage: str, training: TrainingRecipe) -> LanguageModule:
     """Train stage `teacher` or `student` from text alone: here, or in several processes."""
     _check_kind(run)
+    if run.start.is_dir():
+        raise LaconicError(f"{run.folder} adapts a checkpoint: go on by the laconic train that began it")
     _launch_where_it_is_due(run, stage, training, distilled=False)
     shape = run.recipe.teacher if stage == "teacher" else run.recipe.model
     path = fit(_module(run, shape, training), _data(run), run.stage(stage), stage)

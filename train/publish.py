@@ -10,6 +10,7 @@ from typing import Any
 from ..coder.checkpoint import Config, FrozenCheckpoint
 from ..coder.files import compress, decompress
 from ..coder.fixedpoint import Array
+from ..coder.graph import PRIOR_TENSORS
 from ..data.shards import read_manifest, shard_path
 from ..data.tokenshard import TokenShard
 from .configuration import dump_recipe
@@ -47,19 +48,23 @@ def publish(
     bytes_per_token = training.num_bytes / training.num_tokens
     draft = run.folder / "checkpoint.partial"
     shutil.rmtree(draft, ignore_errors=True)
+    start = FrozenCheckpoint.load(run.start) if run.start.is_dir() else None
+    if start is not None:  # its prior, for text that is too short for one of its own
+        tensors |= {name: start.tensors[name] for name in PRIOR_TENSORS if name in start.tensors}
     frozen = FrozenCheckpoint(config, tensors, tokenizer.to_json(), {})
-    with_prior(frozen, _sample(validation, tokenizer.token_bytes, MOST_TEXT)).save(draft)
+    with_prior(frozen, sample(validation, tokenizer.token_bytes, MOST_TEXT)).save(draft)
     loaded = FrozenCheckpoint.load(draft)
     report: dict[str, Any] = {
         "name": run.recipe.name,
-        "corpora": corpora(run),
+        **({} if start is None else {"adapted_from": start.id.hex()}),
+        "corpora": corpora(run, start),
         **figures,
         "bytes_per_token": bytes_per_token,
         "macs_per_token": config.macs_per_token(),
         "macs_per_byte": config.macs_per_token() / bytes_per_token,
         "validation": {
             **evaluate(loaded),
-            "coded": _coded(draft, _sample(validation, loaded.token_bytes, SAMPLE_BYTES)),
+            "coded": shipped([draft], sample(validation, loaded.token_bytes, SAMPLE_BYTES)),
         },
     }
     # The summary is not part of the id: the checkpoint that was measured is the one that stays.
@@ -72,18 +77,22 @@ def publish(
     return report
 
 
-def _sample(shard: TokenShard, token_bytes: list[bytes], limit: int) -> bytes:
+def sample(shard: TokenShard, token_bytes: list[bytes], limit: int) -> bytes:
     """The first `limit` bytes of a shard's text, whole documents put end to end."""
     ids = shard.tokens[:limit].tolist()
     return b"".join(token_bytes[i] for i in ids)[:limit]
 
 
-def _coded(folder: Path, text: bytes) -> dict[str, Any]:
-    """Compress with the checkpoint in a folder, restore and compare: figures of shipped bytes."""
+def shipped(folders: list[Path], text: bytes) -> dict[str, Any]:
+    """Compress with the checkpoints in some folders (none: by experts alone), restore and compare.
+
+    Returns:
+        Figures of shipped bytes.
+    """
     began = time.perf_counter()
-    blob = compress(text, folder)
+    blob = compress(text, folders or None)
     between = time.perf_counter()
-    restored = decompress(blob, folder)
+    restored = decompress(blob, folders or None)
     ended = time.perf_counter()
     if restored != text:
         raise AssertionError("the codec did not restore the validation text: this is a defect of laconic")
@@ -96,12 +105,19 @@ def _coded(folder: Path, text: bytes) -> dict[str, Any]:
     }
 
 
-def corpora(run: Run) -> list[dict[str, Any]]:
-    """What the model learned from: names without the folders that only this machine has."""
-    manifest = read_manifest(run.shards)
+def corpora(run: Run, start: FrozenCheckpoint | None = None) -> list[dict[str, Any]]:
+    """What the model learned from, and what its start did."""
+    folders = [folder for folder in (run.shards, run.replay) if folder.is_dir()]
+    old = [] if start is None else start.summary.get("corpora", [])
+    return [*map(_corpus, folders), *old]
+
+
+def _corpus(shards: Path) -> dict[str, Any]:
+    """A corpus with names without the folders that only this machine has."""
+    manifest = read_manifest(shards)
     names = [Path(source).name or source for source in manifest["build"]["sources"]]
     train = manifest["splits"]["train"]
-    return [{"source": ", ".join(names), "bytes": train["bytes"], "sha256": train["sha256"]}]
+    return {"source": ", ".join(names), "bytes": train["bytes"], "sha256": train["sha256"]}
 
 
 def _replace(checkpoint: FrozenCheckpoint, folder: Path) -> None:
@@ -131,6 +147,8 @@ def card(checkpoint: FrozenCheckpoint, run: Run, model: Rows, rates: Rows) -> st
             f"{coded['bits_per_byte']:.4f}",
         ),
     ]
+    if "adapted_from" in r:
+        model = [*model, ("adapted from", f"`{r['adapted_from']}`")]
     about, measured = ("\n".join(f"| {a} | {b} |" for a, b in rows) for rows in (model, rates))
     sources = "\n".join(f"| {s['source']} | {s['bytes']:,} | `{s['sha256']}` |" for s in r["corpora"])
     return f"""# {r["name"]}

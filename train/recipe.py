@@ -119,6 +119,15 @@ class DistillationRecipe:
     temperature: float = 1.0
 
 
+@dataclass
+class AdaptationRecipe:
+    """How a trained model learns new text and keeps the old: for `--from` alone."""
+
+    replay_share: float = 0.25  # of each batch that is old text, where there is some
+    anchor: float = 0.0  # pull towards the weights it came with, of lr times the distance a step (L2-SP)
+    passes: int = 8  # over the new text, at most
+
+
 def _teacher() -> ModelConfig:
     return ModelConfig(d_model=192, num_layers=4, num_heads=6, ffn_dim=768, window=128)
 
@@ -136,10 +145,11 @@ class Recipe:
     ngram: NgramRecipe = field(default_factory=NgramRecipe)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
     distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
+    adaptation: AdaptationRecipe = field(default_factory=AdaptationRecipe)
 
     def problems(self) -> list[str]:
         """Every value that cannot work, one sentence each."""
-        t, d, n = self.training, self.data, self.distillation
+        t, d, n, a = self.training, self.data, self.distillation, self.adaptation
         found = [f"model.{fault}" for fault in self.model.problems()]
         found += [f"teacher.{fault}" for fault in self.teacher.problems()]
         checks: list[tuple[str, float, float, float]] = [
@@ -170,6 +180,9 @@ class Recipe:
             ("distillation.teacher_share", n.teacher_share, 0, 0.9),
             ("distillation.weight", n.weight, 0, 1),
             ("distillation.temperature", n.temperature, 0.1, 100),
+            ("adaptation.replay_share", a.replay_share, 0, 0.9),
+            ("adaptation.anchor", a.anchor, 0, 1000),
+            ("adaptation.passes", a.passes, 1, 10**6),
             ("tokenizer.vocab_size", self.tokenizer.vocab_size, 256, 65536),
             ("tokenizer.sample_bytes", self.tokenizer.sample_bytes, 10_000, 10**11),
             ("ngram.order", self.ngram.order, *NgramConfig.LIMITS["order"]),

@@ -66,6 +66,16 @@ class Run:
         return self.folder / "checkpoint"
 
     @property
+    def start(self) -> Path:
+        """A copy of the checkpoint that the run began with, where it adapts one."""
+        return self.folder / "start"
+
+    @property
+    def replay(self) -> Path:
+        """Token shards of old text that was named for replay."""
+        return self.folder / "replay"
+
+    @property
     def report_file(self) -> Path:
         """Figures of the run, as JSON."""
         return self.folder / "report.json"

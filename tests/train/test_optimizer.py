@@ -77,3 +77,33 @@ def test_a_saved_state_goes_on_as_if_never_interrupted():
     steps(resumed, again, 3)
     for a, b in zip(model.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_an_anchor_holds_weights_near_where_they_were_and_is_kept_with_the_state(optimizer):
+    recipe = TrainingRecipe(optimizer=optimizer, weight_decay=0.0)
+    ids = torch.randint(0, 50, (4, 16))
+
+    def steps(model, adapting, count):
+        for _ in range(count):
+            adapting.zero_grad()
+            model(ids).logsumexp(-1).mean().backward()
+            adapting.step()
+
+    def distance(model):
+        pairs = zip(model.parameters(), stirred(small()).parameters(), strict=True)
+        return sum(float((a - b).detach().square().sum()) for a, b in pairs) ** 0.5
+
+    models = [stirred(small()) for _ in range(3)]
+    adapting = [
+        build_optimizer(model, recipe, anchor) for model, anchor in zip(models, (0, 20, 20), strict=True)
+    ]
+    for model, each in zip(models, adapting, strict=True):
+        steps(model, each, 20)
+    assert 0 < distance(models[1]) < 0.6 * distance(models[0])
+    again = build_optimizer(models[2], recipe, 20)
+    again.load_state_dict(copy.deepcopy(adapting[2].state_dict()))
+    steps(models[1], adapting[1], 5)
+    steps(models[2], again, 5)
+    for a, b in zip(models[1].parameters(), models[2].parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -28,7 +28,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Which recipe, and what to change in it."""
-    names = [name for name in recipe_names() if name not in ("quickstart", NGRAM)]
+    names = [name for name in recipe_names() if name not in ("quickstart", "adapt", NGRAM)]
     parser.add_argument(
         "--model",
         choices=("transformer", NGRAM),
@@ -44,14 +44,19 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def recipe_from(args: argparse.Namespace) -> Recipe:
-    """The recipe that the arguments describe."""
+def overrides_from(args: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments change in a recipe."""
     overrides: dict[str, Any] = read_overrides(args.settings)
     if args.minutes is not None:
         overrides |= {"training.minutes": args.minutes, "training.max_steps": None}
     if args.threads is not None:
         overrides["training.threads"] = args.threads
-    return load_recipe(NGRAM if args.model == NGRAM else args.tier, args.config, overrides)
+    return overrides
+
+
+def recipe_from(args: argparse.Namespace) -> Recipe:
+    """The recipe that the arguments describe."""
+    return load_recipe(NGRAM if args.model == NGRAM else args.tier, args.config, overrides_from(args))
 
 
 def resume(args: argparse.Namespace) -> Run:

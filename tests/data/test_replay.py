@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import torch
+
+from laconic.coder.errors import LaconicError
+from laconic.coder.tokenizer import ByteTokenizer
+from laconic.data.corpus import Corpus
+from laconic.data.replay import ReplayDataModule
+from laconic.data.shards import build_shards
+from laconic.models.tokenizer import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> ByteTokenizer:
+    return train_tokenizer([b"abc"], "bytes", 256)
+
+
+@pytest.fixture(scope="module")
+def folders(tokenizer, tmp_path_factory):
+    """Shards of digits, new, and of letters, old."""
+    root = tmp_path_factory.mktemp("texts")
+    rng = np.random.default_rng(0)
+    made = []
+    for name, alphabet in (("new", b"0123456789"), ("old", b"abcdefghij")):
+        (root / name).mkdir()
+        (root / name / "text").write_bytes(bytes(rng.choice(list(alphabet), 60_000).tolist()))
+        build_shards(Corpus([str(root / name)]), tokenizer, root / f"{name}-shards", 0.1, 0.0)
+        made.append(root / f"{name}-shards")
+    return made
+
+
+def take(module, count):
+    loader = iter(module.train_dataloader())
+    return [next(loader) for _ in range(count)]
+
+
+def letters(targets):
+    """Which sequences are of letters alone; no sequence is of both."""
+    few, many = targets.min(dim=1).values, targets.max(dim=1).values
+    is_letter = few >= targets.new_tensor(ord("a"))
+    assert torch.equal(is_letter, many >= targets.new_tensor(ord("a")))
+    return is_letter
+
+
+@pytest.mark.parametrize("old", [1, 3, 7])
+def test_each_batch_has_its_share_of_old_text(folders, old):
+    for _, targets in take(ReplayDataModule(*folders, old, 16, 8), 5):
+        assert targets.shape == (8, 16)
+        assert letters(targets).tolist() == [True] * old + [False] * (8 - old)
+
+
+def test_a_module_goes_on_with_the_batch_after_those_that_were_served(folders):
+    whole = take(ReplayDataModule(*folders, 3, 16, 8, seed=4), 6)
+    later = ReplayDataModule(*folders, 3, 16, 8, seed=4)
+    later.load_state_dict({"batches_served": 4})
+    for (a, b), (c, d) in zip(whole[4:], take(later, 2), strict=True):
+        assert torch.equal(a, c)
+        assert torch.equal(b, d)
+
+
+def test_validation_is_of_the_new_text(folders):
+    for _, targets in ReplayDataModule(*folders, 3, 16, 8).val_dataloader():
+        assert not letters(targets).any()
+
+
+def test_old_text_shorter_than_a_sequence_is_refused(folders):
+    with pytest.raises(LaconicError, match="a sequence needs"):
+        ReplayDataModule(*folders, 3, 65_000, 8).train_dataloader()

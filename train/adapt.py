@@ -1,0 +1,152 @@
+"""Adapting a trained model to new text, which may be little: train, freeze, and say what that was worth."""
+
+import hashlib
+import itertools
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..coder.errors import LaconicError
+from ..data.corpus import Corpus
+from ..data.datamodule import TokenDataModule
+from ..data.replay import ReplayDataModule
+from ..data.shards import build_shards, shard_path
+from ..data.tokenshard import TokenShard
+from .export import export
+from .language import LanguageModule, load_language_module
+from .pipeline import prepare, say
+from .recipe import Recipe, TrainingRecipe
+from .run import Run, write_whole
+from .soundness import check_new_text
+from .start import Start, keep_start
+from .trainer import fit, resolve_precision
+from .worth import measure_worth
+
+REPLAY_VALIDATION_SHARE = 0.05  # of the old text that is named for replay
+TRIED_STEPS = 3  # for the time that one takes
+
+
+def adapt(start: Start, sources: list[str], replay: list[str], out: Path, recipe: Recipe) -> dict[str, Any]:
+    """From a trained model and new text to a frozen checkpoint; a run that was interrupted goes on.
+
+    Args:
+        replay: sources of old text; with none, the start's own shards where it has them.
+        recipe: as `adaptation_recipe` makes it.
+
+    Returns:
+        The report of `export`, and what `measure_worth` found under "adaptation".
+
+    Raises:
+        LaconicError: text or start are unfit, or nothing was gained: no checkpoint is written then.
+    """
+    check_new_text(Corpus(sources, exclude=out), start)
+    run = Run.open(out, recipe)
+    keep_start(run, start)
+    prepare(run, sources)
+    old = _old_shards(run, start, replay)
+    data = _data(run, old)
+    training = _bounded(run, _module(run, start, recipe.training), data)
+    module = _module(run, start, training)
+    before = _float_bits_per_byte(module, data)
+    trained = load_language_module(fit(module, data, run.stage("student"), "adapting"))
+    after = _float_bits_per_byte(trained, data)
+    if after >= before:
+        raise LaconicError(
+            f"nothing was gained: held-out text takes {before:.4f} bits per byte with {start.name} and "
+            f"{after:.4f} after adapting; no checkpoint was written: go on with {start.name}, or give more "
+            "text"
+        )
+    say(f"held-out text: {before:.4f} bits per byte before, {after:.4f} after; freezing")
+    report = export(run, trained)
+    report["adaptation"] = measure_worth(run, report["checkpoint_bytes"], old)
+    write_whole(run.report_file, json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def _module(run: Run, start: Start, training: TrainingRecipe) -> LanguageModule:
+    """The start, ready to learn."""
+    tokenizer = run.tokenizer()
+    sha256 = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()
+    module = LanguageModule(run.recipe.model, tokenizer.byte_lengths.tolist(), training, sha256)
+    module.transformer.load_state_dict(start.transformer.state_dict())
+    module.anchor = run.recipe.adaptation.anchor
+    return module
+
+
+def _old_shards(run: Run, start: Start, replay: list[str]) -> Path | None:
+    """Shards of old text: of what is named, or else of what the start learned from."""
+    if not replay:
+        return start.old_shards
+    build_shards(
+        Corpus(replay, exclude=run.folder),
+        run.tokenizer(),
+        run.replay,
+        validation_share=REPLAY_VALIDATION_SHARE,
+        test_share=0.0,
+    )
+    return run.replay
+
+
+def _data(run: Run, old: Path | None) -> TokenDataModule:
+    t, tokens = run.recipe.training, run.recipe.data.validation_tokens
+    replayed = round(t.batch_size * run.recipe.adaptation.replay_share)
+    if old is None or not replayed:
+        return TokenDataModule(run.shards, t.seq_len, t.batch_size, t.seed, tokens)
+    if replayed == t.batch_size:
+        raise LaconicError(
+            f"a batch of {t.batch_size} sequences has no room for new text beside a replay of "
+            f"{run.recipe.adaptation.replay_share:g}: give a larger training.batch_size"
+        )
+    return ReplayDataModule(run.shards, old, replayed, t.seq_len, t.batch_size, t.seed, tokens)
+
+
+def _bounded(run: Run, module: LanguageModule, data: TokenDataModule) -> TrainingRecipe:
+    """The training recipe with its steps: as many as the passes over the new text, within the minutes.
+
+    The number is kept in the run's folder, so that a run which goes on has the same schedule.
+    """
+    recipe, path = run.recipe, run.folder / "steps.json"
+    t = recipe.training
+    if t.max_steps is not None:
+        return t
+    if not path.is_file():
+        new = t.batch_size - (data.old_sequences if isinstance(data, ReplayDataModule) else 0)
+        sequences = max(1, TokenShard.open(shard_path(run.shards, "train")).num_tokens // t.seq_len)
+        wanted = math.ceil(recipe.adaptation.passes * sequences / (new * t.accumulate))
+        assert t.minutes is not None
+        affordable = int(60 * t.minutes / (_seconds_a_batch(module, data) * t.accumulate))
+        write_whole(path, json.dumps(max(t.validations, min(wanted, affordable))) + "\n")
+    return replace(t, max_steps=int(json.loads(path.read_text())))
+
+
+def _seconds_a_batch(module: LanguageModule, data: TokenDataModule) -> float:
+    """What learning from a batch takes here, the first few apart."""
+    recipe = module.training_recipe
+    device = "cuda" if torch.cuda.is_available() and recipe.accelerator != "cpu" else "cpu"
+    low = resolve_precision(recipe) == "bf16-mixed"
+    seconds = math.inf
+    module.to(device).train()
+    for inputs, targets in itertools.islice(data.train_dataloader(), TRIED_STEPS):
+        began = time.monotonic()
+        with torch.autocast(device, torch.bfloat16, enabled=low):
+            nats = module.code_length(inputs.to(device), targets.to(device))
+        nats.backward()
+        nats.item()
+        seconds = min(seconds, time.monotonic() - began)
+    return seconds
+
+
+@torch.no_grad()
+def _float_bits_per_byte(module: LanguageModule, data: TokenDataModule) -> float:
+    """Code length of the validation shard, in sequences, without the rounding of the integer graph."""
+    module.eval().transformer.simulate_integers(False)
+    nats, num_bytes = 0.0, 0
+    for inputs, targets in data.val_dataloader():
+        nats += float(module.code_length(inputs, targets)) * targets.numel()
+        num_bytes += int(module.byte_lengths[targets].sum())
+    return nats / math.log(2) / num_bytes

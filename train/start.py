@@ -1,0 +1,116 @@
+"""What adapting begins with: a frozen checkpoint, or the student of a run."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..coder.checkpoint import FrozenCheckpoint
+from ..coder.errors import LaconicError
+from ..coder.graph import FrozenConfig
+from ..coder.registry import find
+from ..models.thaw import bits_of, thaw
+from ..models.transformer import Transformer
+from .configuration import CONFIGS, build_recipe, read_yaml
+from .language import load_language_module
+from .recipe import Recipe
+from .run import Run
+
+
+@dataclass
+class Start:
+    """A trained model.
+
+    Attributes:
+        name: as the user gave it.
+        checkpoint: its integers, its tokenizer and where they lie.
+        transformer: the same in floats.
+        old_shards: folder of shards of the text that it learned from, where it is known.
+    """
+
+    name: str
+    checkpoint: FrozenCheckpoint
+    transformer: Transformer
+    old_shards: Path | None
+
+    @property
+    def model(self) -> str:
+        """What -m takes for it."""
+        return self.name if self.old_shards is None else str(self.checkpoint.path)
+
+
+def find_start(name: str) -> Start:
+    """The student of the run in a folder, or else the checkpoint of that name, folder or id.
+
+    Raises:
+        LaconicError: there is none, it is damaged, or the run has not come to its end.
+    """
+    folder = Path(name)
+    if not (folder / "recipe.yaml").is_file():
+        checkpoint = FrozenCheckpoint.load(find(name).path)
+        if not isinstance(checkpoint.config, FrozenConfig):
+            raise _no_transformer(name)
+        return Start(name, checkpoint, thaw(checkpoint.config, checkpoint.tensors), None)
+    run = Run(folder, build_recipe(read_yaml(folder / "recipe.yaml")))
+    if run.recipe.kind == "ngram":
+        raise _no_transformer(name)
+    trained = folder / "student" / "final.ckpt"
+    if not trained.is_file() or not run.checkpoint.is_dir():
+        raise LaconicError(
+            f"the run in {folder} has not come to its end, there is no student to begin with: finish it by "
+            "the command that began it, or name a checkpoint"
+        )
+    checkpoint, module = FrozenCheckpoint.load(run.checkpoint), load_language_module(trained)
+    if checkpoint.config != module.transformer.config.frozen(module.transformer.vocab_size):
+        raise LaconicError(
+            f"{run.checkpoint} is not of the student beside it: freeze it again by laconic export -o {folder}"
+        )
+    module.transformer.simulate_integers(False)
+    shards = run.shards if (run.shards / "manifest.json").is_file() else None
+    return Start(name, checkpoint, module.transformer, shards)
+
+
+def _no_transformer(name: str) -> LaconicError:
+    return LaconicError(f"{name} is an n-gram model, which is counted, not trained: count new text anew")
+
+
+def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe of configs/adapt.yaml with the start's shape and vocabulary, changed by file and overrides.
+
+    Raises:
+        LaconicError: it has faults, or contradicts the start.
+    """
+    tokenizer = start.checkpoint.tokenizer
+    fixed: dict[str, Any] = {f"model.{key}": value for key, value in asdict(start.transformer.config).items()}
+    fixed |= {"tokenizer.kind": tokenizer.kind, "tokenizer.vocab_size": tokenizer.vocab_size}
+    fixed |= {"kind": "transformer", "tokenizer.source": None, "distillation.teacher_share": 0.0}
+    wanted = {**({} if config is None else read_yaml(Path(config))), **overrides}
+    bits = {"training.weight_bits": bits_of(start.checkpoint.tensors)}
+    recipe = build_recipe(read_yaml(CONFIGS / "adapt.yaml"), fixed, bits, wanted)
+    if odd := [f"{key} {wanted[key]}" for key in fixed if wanted.get(key, fixed[key]) != fixed[key]]:
+        there = ", ".join(f"{fixed[text.split()[0]]}" for text in odd)
+        raise LaconicError(
+            f"the recipe asks for {', '.join(odd)}, {start.name} has {there}: what is adapted keeps its "
+            "shape and its tokenizer and has no teacher; leave that out, or train anew without --from"
+        )
+    return recipe
+
+
+def keep_start(run: Run, start: Start) -> None:
+    """Copy the start's checkpoint and tokenizer into the run, so that it needs nothing else to go on.
+
+    Raises:
+        LaconicError: the run began with another.
+    """
+    if run.start.is_dir():
+        kept = FrozenCheckpoint.load(run.start).id
+        if kept != start.checkpoint.id:
+            raise LaconicError(
+                f"{run.folder} began with checkpoint {kept.hex()[:16]}, {start.name} is "
+                f"{start.checkpoint.id.hex()[:16]}: choose another folder, or remove it"
+            )
+        return
+    if run.tokenizer_file.is_file():
+        raise LaconicError(f"{run.folder} holds a run that began without --from: choose another folder")
+    start.checkpoint.save(run.start)
+    start.checkpoint.tokenizer.save(run.tokenizer_file)
