@@ -44,6 +44,11 @@ def adapt(start: Start, sources: list[str], replay: list[str], out: Path, recipe
     Raises:
         LaconicError: text or start are unfit, or nothing was gained: no checkpoint is written then.
     """
+    if recipe.training.together:
+        raise LaconicError(
+            "training.devices and training.strategy are for training anew: --from adapts in one process, "
+            "leave them as they are"
+        )
     check_new_text(Corpus(sources, exclude=out), start)
     run = Run.open(out, recipe)
     keep_start(run, start)

@@ -192,14 +192,14 @@ def no_training(monkeypatch):
 
 def test_passes_and_minutes_bound_the_steps(old_run, new_text, tmp_path, no_training, monkeypatch):
     rest = [word for word in SHORT if "max_steps" not in word]
-    for name, passes in (("few", 2), ("many", 1000)):
+    for name, passes in (("few", 1), ("many", 1000)):
         monkeypatch.setattr("laconic.train.adapt._seconds_a_batch", lambda module, data: 0.1)
         out = [str(new_text), "-o", str(tmp_path / name), f"--adaptation.passes={passes}"]
         with pytest.raises(Stopped):
             main(["train", "--from", str(old_run), *out, *rest, "--minutes", "1"])
     steps = [json.loads((tmp_path / name / "steps.json").read_text()) for name in ("few", "many")]
     tokens = TokenShard.open(tmp_path / "few" / "shards" / "train.tokens").num_tokens
-    assert steps == [-(-2 * (tokens // 32) // 6), 600]  # 6 of 8 sequences are new
+    assert steps == [-(-(tokens // 32) // 6), 600]  # 6 of 8 sequences are new
 
 
 def refused(arguments, capsys):
@@ -292,3 +292,10 @@ def test_break_even_is_where_output_and_checkpoint_meet():
     assert "against experts alone: never" in lines
     assert "20,000 bytes of text: too little to pay" in lines
     assert "until 26,667 bytes" in lines
+
+
+def test_several_processes_are_refused(old_run, new_text, tmp_path, capsys):
+    arguments = ["train", "--from", str(old_run), str(new_text), "-o", str(tmp_path / "out")]
+    assert main([*arguments, "--training.devices", "2", "--training.strategy", "ddp"]) == 1
+    assert "adapts in one process" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
