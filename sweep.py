@@ -38,18 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Every trial in order, then the table; 1 where a trial failed."""
-    from .train.configuration import read_overrides
+    from .train.commands.common import overrides_from, recipe_name
     from .train.trials import Sweep, pareto_front, plan_trials, read_axis
 
     if args.draws is not None and args.draws < 1:
         raise LaconicError(f"--draws {args.draws}: it must be at least 1")
-    settings: dict[str, Any] = read_overrides(args.settings)
-    if args.minutes is not None:
-        settings |= {"training.minutes": args.minutes, "training.max_steps": None}
-    if args.threads is not None:
-        settings["training.threads"] = args.threads
+    settings = overrides_from(args)
     trials = plan_trials([read_axis(text) for text in args.over], args.draws, args.seed)
-    base = {"tier": args.tier, "config": args.config, "settings": settings}
+    base = {"recipe": recipe_name(args), "config": args.config, "settings": settings}
     rows: list[dict[str, Any]] = []
     for row in Sweep(args.out, args.sources, base, trials).run():
         rows.append(row)

@@ -59,7 +59,7 @@ def train_tokenizer(documents: Iterable[bytes], kind: Kind, vocab_size: int) -> 
     if tokenizer.vocab_size != vocab_size:
         raise LaconicError(
             f"the corpus gives a {kind} vocabulary of {tokenizer.vocab_size} at most, not {vocab_size}: "
-            f"ask for {tokenizer.vocab_size} or fewer, or give more text"
+            f"ask for {tokenizer.vocab_size} or fewer by tokenizer.vocab_size, or give more text"
         )
     return tokenizer
 

@@ -43,6 +43,11 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def _is_begun(folder: Path) -> bool:
+    """Whether a run has made anything; one that failed before may begin anew, otherwise."""
+    return any(entry.name not in ("recipe.yaml", "corpus.json") for entry in folder.iterdir())
+
+
 @dataclass
 class Run:
     """Paths below one folder, and the recipe that made them."""
@@ -114,7 +119,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path, recipe: Recipe | None) -> "Run":
-        """The run in a folder, made where it is not; its recipe is kept there.
+        """The run in a folder, made where it is not; its recipe is kept there, once something has been made.
 
         Raises:
             LaconicError: no recipe is given and none is there, or the folder holds another recipe's run.
@@ -122,7 +127,11 @@ class Run:
         path = folder / "recipe.yaml"
         if path.is_file():
             kept = build_recipe(read_yaml(path))
-            if recipe is not None and (changed := changed_settings(asdict(kept), asdict(recipe))):
+            if (
+                recipe is not None
+                and _is_begun(folder)
+                and (changed := changed_settings(asdict(kept), asdict(recipe)))
+            ):
                 raise LaconicError(
                     f"{folder} holds a run of another recipe ({', '.join(changed)}): choose another folder, "
                     "remove it, or give the settings that it was begun with"
@@ -153,7 +162,7 @@ class Run:
         files = [[os.path.abspath(file.path), file.size, file.mtime_ns] for file in corpus.files]
         description = json.dumps({"sources": corpus.sources, "files": files}, indent=1) + "\n"
         path = self.folder / "corpus.json"
-        if path.is_file() and path.read_text() != description:
+        if path.is_file() and path.read_text() != description and _is_begun(self.folder):
             raise LaconicError(
                 f"{self.folder} was begun with another corpus, or its files have changed since: "
                 "choose another folder, or remove it"

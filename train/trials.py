@@ -110,7 +110,7 @@ class Sweep:
     def __init__(self, folder: Path, sources: list[str], base: Settings, trials: list[Settings]) -> None:
         """
         Args:
-            base: {"tier", "config", "settings"}, what all trials have.
+            base: {"recipe", "config", "settings"}, what all trials have.
 
         Raises:
             LaconicError: the folder holds another sweep or is part of a source, or a recipe has faults.
@@ -127,7 +127,7 @@ class Sweep:
         write_whole(path, plan)
 
     def _recipe(self, trial: Settings) -> Recipe:
-        return load_recipe(self.base["tier"], self.base["config"], {**self.base["settings"], **trial})
+        return load_recipe(self.base["recipe"], self.base["config"], {**self.base["settings"], **trial})
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Run what is not done yet; yields the row of each trial, and keeps results.csv up to date."""

@@ -7,7 +7,8 @@ import sys
 import tempfile
 from typing import BinaryIO
 
-from ..access import recover
+from ..access import read_layout, recover
+from ..errors import LaconicError
 from ..files import decompress_stream
 from ..progress import Progress
 from ..registry import Decoder
@@ -56,7 +57,8 @@ def _recover(source: BinaryIO, target: BinaryIO, decode: Decoder, label: str) ->
     with tempfile.TemporaryFile() as copy:
         if not source.seekable():
             shutil.copyfileobj(source, copy)
-        for piece in recover(source if source.seekable() else copy, decode):
+        file = source if source.seekable() else copy
+        for piece in recover(file, decode):
             if piece.data is not None:
                 target.write(piece.data)
                 continue
@@ -68,4 +70,10 @@ def _recover(source: BinaryIO, target: BinaryIO, decode: Decoder, label: str) ->
                 place = f"{piece.end - piece.begin:,} bytes, from {piece.begin:,} up to {piece.end:,}"
                 lost = f"passed over are {place}: {piece.refused}" if piece.refused else f"lost are {place}"
             print(f"{label}: {lost}", file=sys.stderr)
+        if not status:
+            try:
+                read_layout(file)
+            except LaconicError as error:
+                print(f"{label}: what is restored is sound; but {error}", file=sys.stderr)
+                status = 1
     return status

@@ -147,7 +147,9 @@ def test_killed_between_the_shards_is_redone(corpus_folder, tmp_path, tokenizer,
 def test_an_empty_split_is_refused_and_leaves_nothing(tmp_path, tokenizer):
     (tmp_path / "one").write_bytes(b"no line breaks here " * 5000)
     corpus = Corpus([str(tmp_path / "one")], max_document_bytes=65_536)
-    with pytest.raises(LaconicError, match=r"2 documents none fell to the \w+ split.* a larger share"):
+    with pytest.raises(
+        LaconicError, match=r"2 documents none fell to the \w+ split.* a larger data.validation_share"
+    ):
         build_shards(corpus, tokenizer, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -254,3 +254,12 @@ def test_a_damaged_training_checkpoint_is_one_line(trained, tmp_path, capsys):
     path.write_bytes(path.read_bytes()[:1000])
     assert main(["export", "-o", str(tmp_path / "run")]) == 1
     assert "final.ckpt is damaged" in capsys.readouterr().err
+
+
+def test_a_run_that_failed_before_it_made_anything_may_begin_anew(corpus, tmp_path):
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "run"
+    with pytest.raises(LaconicError, match="empty"):
+        run([str(tmp_path / "empty")], out, load_recipe("nano", None, TINY))
+    run([str(corpus)], out, load_recipe("nano", None, {**TINY, "model.ffn_dim": 48}))
+    assert (out / "checkpoint").is_dir()

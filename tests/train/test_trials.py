@@ -110,7 +110,7 @@ def test_a_trial_that_fails_is_a_row_and_the_others_go_on(text, tmp_path, monkey
 
     original = trials.run_pipeline
     monkeypatch.setattr(trials, "run_pipeline", failing)
-    base = {"tier": "nano", "config": None, "settings": {**TINY, "training.max_steps": 3}}
+    base = {"recipe": "nano", "config": None, "settings": {**TINY, "training.max_steps": 3}}
     axis = [{"model.ffn_dim": 32}, {"model.ffn_dim": 48}]
     rows = list(Sweep(tmp_path / "out", [str(text)], base, axis).run())
     assert [row["status"] for row in rows] == ["failed", "done"]
@@ -125,3 +125,12 @@ def test_a_faulty_recipe_is_refused_before_anything_runs(text, tmp_path, capsys)
     assert "is inside" in capsys.readouterr().err
     assert main(["sweep", str(text), "-o", "x", "--draws", "0", "--over", "model.ffn_dim=64,128"]) == 1
     assert command.TAKES_SETTINGS
+
+
+def test_a_sweep_of_n_grams_counts(text, tmp_path):
+    arguments = ["sweep", str(text), "-o", str(tmp_path / "out"), "--model", "ngram"]
+    arguments += ["--tokenizer.vocab_size=300", "--data.validation_share=0.05", "--over", "ngram.order=2,3"]
+    assert main(arguments) == 0
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
+    assert [row["ngram.order"] for row in rows] == ["2", "3"]
+    assert all(float(row["bits_per_byte"]) < 3 for row in rows)

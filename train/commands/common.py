@@ -56,7 +56,12 @@ def overrides_from(args: argparse.Namespace) -> dict[str, Any]:
 
 def recipe_from(args: argparse.Namespace) -> Recipe:
     """The recipe that the arguments describe."""
-    return load_recipe(NGRAM if args.model == NGRAM else args.tier, args.config, overrides_from(args))
+    return load_recipe(recipe_name(args), args.config, overrides_from(args))
+
+
+def recipe_name(args: argparse.Namespace) -> str:
+    """Which of the recipes that ship the arguments begin with."""
+    return NGRAM if args.model == NGRAM else args.tier or "nano"
 
 
 def resume(args: argparse.Namespace) -> Run:
