@@ -157,7 +157,7 @@ def _check_settings(path: Path, module: LanguageModule) -> None:
 def _explained(error: RuntimeError, recipe: TrainingRecipe) -> Exception:
     """The error itself, or what it means where the ranks lost each other."""
     lost = isinstance(error, torch.distributed.DistError) or any(
-        word in str(error) for word in ("gloo", "NCCL")
+        word in str(error) for word in ("gloo", "NCCL", "pair closure")
     )
     place = rank_and_world()
     if not lost or place is None:
