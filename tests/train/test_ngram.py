@@ -1,9 +1,7 @@
 """From a corpus to an n-gram checkpoint and a file, by the commands that people use."""
 
 import json
-import random
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -28,18 +26,6 @@ SMALL = {
     "training.seq_len": 64,
 }
 WORDS = [f"--{key}={'null' if value is None else value}" for key, value in SMALL.items()]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
-    text = "the code length of a message is what the model did not know about it"
-    words = text.split()
-    rng = random.Random(0)
-    for i in range(60):
-        lines = (" ".join(rng.choices(words, k=9)) for _ in range(60))
-        (folder / f"{i:02}.txt").write_text("\n".join(lines))
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """From a corpus to a file and back, in seconds: tiny models on this project's own source."""
 
 import json
-import random
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -39,18 +37,6 @@ TINY = {
     "training.quantised_share": 0.2,
     "data.validation_share": 0.05,
 }
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
-    text = "the code length of a message is what the model did not know about it"
-    words = text.split()
-    rng = random.Random(0)
-    for i in range(60):
-        lines = (" ".join(rng.choices(words, k=9)) for _ in range(60))
-        (folder / f"{i:02}.txt").write_text("\n".join(lines))
-    return folder
 
 
 @pytest.fixture(scope="module")

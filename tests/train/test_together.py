@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -61,18 +60,6 @@ CONSTANT = {
     "warmdown_share": 0.0,
     "quantised_share": 0.0,
 }  # whatever the number of steps
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
-    text = "the code length of a message is what the model did not know about it"
-    words = text.split()
-    rng = random.Random(0)
-    for i in range(60):
-        lines = (" ".join(rng.choices(words, k=9)) for _ in range(60))
-        (folder / f"{i:02}.txt").write_text("\n".join(lines))
-    return folder
 
 
 @pytest.fixture(scope="module")
