@@ -59,6 +59,7 @@ EXTRAS = {
         "yaml",
     },
     "deepspeed": {"deepspeed"},
+    "ray": {"ray"},
     "bench": {"zstandard", "brotli", "pyppmd", "matplotlib"},
 }
 

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..coder.codec import LEVELS
+from ..coder.encoder import check_streams
 from ..coder.errors import LaconicError
-from ..coder.files import SEGMENT_SIZE, check_sizes, open_model
+from ..coder.files import SEGMENT_SIZE, open_model
 from ..coder.lockstep import TOKENS_PER_STREAM, chunk_steps, fed_before, in_lockstep, num_streams
 from ..coder.model import Model
 from ..coder.parallel import cores, in_order
@@ -60,7 +61,7 @@ def measure_speed(
     """
     if not data:
         raise LaconicError("there is not one byte to measure; give files that are not empty")
-    check_sizes(streams, SEGMENT_SIZE)
+    check_streams(streams)
     opened = open_model(model, engine, threads=1)
     compile_kernels(opened)
     load = load_before()

@@ -284,10 +284,12 @@ class Writer:
         self.index = _Index(Prologue(False, self.prefix, self.reference))
         self.position = 0
         self.bytes_written = 0
+        self.digest = hashlib.sha256()  # of what is written
         self.held: tuple[Segment, bytes] | None = None
 
     def _write(self, data: bytes) -> None:
         self.target.write(data)
+        self.digest.update(data)
         self.bytes_written += len(data)
 
     def add(self, segment: Segment, original: bytes) -> None:

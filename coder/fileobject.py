@@ -9,13 +9,12 @@ from typing import IO, Any, BinaryIO, cast
 
 from . import registry
 from .access import read_layout, read_stored
-from .against import check_against, encode_against
-from .codec import check_entropy, encode_segment
 from .container import Writer, restore
+from .encoder import Encoder, check_segment_size
 from .errors import LaconicError
-from .files import SEGMENT_SIZE, Name, Names, PendingFile, check_sizes, extra_model, open_model
+from .files import SEGMENT_SIZE, Name, Names, PendingFile, extra_model, open_model
 from .model import Model
-from .parallel import Check, Lanes, check_threads
+from .parallel import Check, Lanes
 from .reference import Given, Reference, open_reference
 from .segment import Segment
 
@@ -79,27 +78,13 @@ class LacWriter(io.BufferedIOBase):
     Left by an exception inside `with`, or never closed, it leaves nothing behind.
     """
 
-    def __init__(
-        self,
-        pending: PendingFile,
-        model: Model | None,
-        streams: int | None,
-        segment_size: int,
-        level: int | None,
-        entropy: str,
-        threads: int,
-        reference: Reference | None = None,
-    ) -> None:
+    def __init__(self, pending: PendingFile, encoder: Encoder, segment_size: int) -> None:
         self.name = os.fspath(pending.path)
         self._pending = pending
         self._segment_size = segment_size
         self._buffer = bytearray()
-        prefix, name = (
-            None if model is None else model.prefixes,
-            None if reference is None else reference.name,
-        )
-        self._writer = Writer(pending.file, prefix, name)
-        self._lanes = Lanes(partial(_encode, model, streams, level, entropy, reference), threads)
+        self._writer = Writer(pending.file, encoder.prefixes, encoder.reference_name)
+        self._lanes = Lanes(partial(_encode, encoder), encoder.lanes)
         self._position = 0  # of the next segment
         self._failed = False
 
@@ -162,19 +147,9 @@ class LacWriter(io.BufferedIOBase):
             self.abort()
 
 
-def _encode(
-    model: Model | None,
-    streams: int | None,
-    level: int | None,
-    entropy: str,
-    reference: Reference | None,
-    item: tuple[int, bytes],
-    check: Check,
-) -> tuple[Segment, bytes]:
+def _encode(encoder: Encoder, item: tuple[int, bytes], check: Check) -> tuple[Segment, bytes]:
     position, data = item
-    if reference is not None:
-        return encode_against(data, model, reference, position, lambda part: check(), level), data
-    return encode_segment(data, model, streams, lambda part: check(), level, entropy), data
+    return encoder(position, data, lambda part: check()).segment, data
 
 
 class _TextWriter(io.TextIOWrapper):
@@ -250,11 +225,7 @@ def open_file(
             file.close()
             raise
         return io.TextIOWrapper(reader, encoding, errors, newline) if text else reader
-    check_sizes(streams, segment_size)
-    lanes = check_threads(threads)
-    loaded = open_model(model, engine, threads)
-    check_entropy(entropy, level, loaded, streams)
-    check_against(known, level, streams, entropy)
-    pending = PendingFile(path, force=kind == "w")
-    writer = LacWriter(pending, loaded, streams, segment_size, level, entropy, lanes, known)
+    check_segment_size(segment_size)
+    encoder = Encoder(open_model(model, engine, threads), streams, level, entropy, known, threads)
+    writer = LacWriter(PendingFile(path, force=kind == "w"), encoder, segment_size)
     return cast(IO[Any], _TextWriter(writer, encoding, errors, newline) if text else writer)

@@ -8,31 +8,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 from . import registry
-from .container import Stored, Writer, read_segments, restore
+from .container import Stored, read_segments, restore
+from .encoder import Encoder
 from .errors import LaconicError
-from .parallel import Check, check_threads, in_order, is_idle
+from .parallel import Check, check_threads, checked, in_order, is_idle
+from .pipeline import SEGMENT_SIZE, Totals, compress_stream
 from .progress import Progress
 from .reference import Given, Reference, open_reference
-from .report import Report
-from .segment import MAX_SEGMENT, MAX_STREAMS, Segment, Source
+from .segment import Source
 
 if TYPE_CHECKING:
     from .model import Model
 
 SUFFIX = ".lac"
-SEGMENT_SIZE = 1 << 23
 Name = registry.Name
 Names = Name | Sequence[Name]
-
-
-class Totals(NamedTuple):
-    """Bytes of a file before and after compression."""
-
-    original: int
-    coded: int
 
 
 def open_model(
@@ -58,69 +51,6 @@ def open_model(
     if not names or "none" in names:
         raise LaconicError('"none" stands alone, and an empty list names nothing: name checkpoints, or none')
     return ensemble([registry.open_model(registry.find(name), engine, threads) for name in names])
-
-
-def check_sizes(streams: int | None, segment_size: int) -> None:
-    """Raises LaconicError for what the format does not allow."""
-    if streams is not None and not 1 <= streams <= MAX_STREAMS:
-        raise LaconicError(f"{streams} streams: choose from 1 to {MAX_STREAMS}")
-    if not 1 <= segment_size <= MAX_SEGMENT:
-        raise LaconicError(f"a segment of {segment_size} bytes: choose from 1 to {MAX_SEGMENT}")
-
-
-def compress_stream(
-    source: BinaryIO,
-    target: BinaryIO,
-    model: "Model | None",
-    streams: int | None = None,
-    segment_size: int = SEGMENT_SIZE,
-    progress: Progress | None = None,
-    level: int | None = None,
-    threads: int | None = None,
-    entropy: str = "range",
-    reference: Reference | None = None,
-) -> Totals:
-    """Read to the end, segment by segment, and write a container.
-
-    Args:
-        threads: segments in work at the same time (None: as many as cores); the bytes do not depend on it.
-        reference: what decoding will need too.
-
-    Raises:
-        LaconicError: streams, segment_size, level or threads are out of range, or do not go with `entropy` or
-            a reference.
-    """
-    from .against import check_against, encode_against
-    from .codec import check_entropy, encode_segment
-
-    check_entropy(entropy, level, model, streams)
-    check_sizes(streams, segment_size)
-    check_against(reference, level, streams, entropy)
-    prefix, name = None if model is None else model.prefixes, None if reference is None else reference.name
-    reader, writer = Source(source), Writer(target, prefix, name)
-    shown = progress or Progress("", None, False)
-
-    def encode(item: tuple[int, bytes], check: Check) -> tuple[Segment, bytes]:
-        position, data = item
-        report = checked(check, shown.segment(len(data), len(data)))
-        if reference is None:
-            segment = encode_segment(data, model, streams, report, level, entropy)
-        else:
-            segment = encode_against(data, model, reference, position, report, level)
-        report(1.0)
-        return segment, data
-
-    def pieces() -> Iterator[tuple[int, bytes]]:
-        while data := reader.up_to(segment_size):
-            yield reader.position - len(data), data
-
-    coded = in_order(encode, pieces(), check_threads(threads), lambda: is_idle(source))
-    with closing(coded):
-        for segment, data in coded:
-            writer.add(segment, data)
-            shown.known(len(data), len(segment.payload))
-    writer.finish()
-    return Totals(reader.position, writer.bytes_written)
 
 
 def decompress_stream(
@@ -159,16 +89,6 @@ def decompress_stream(
     return Totals(original, reader.position)
 
 
-def checked(check: Check, report: Report) -> Report:
-    """A report by which work that nobody waits for any more ends."""
-
-    def both(part: float) -> None:
-        check()
-        report(part)
-
-    return both
-
-
 def compress(
     data: bytes | bytearray | memoryview,
     model: "Names | Model | None" = "default",
@@ -203,17 +123,8 @@ def compress(
     target = io.BytesIO()
     known = open_reference(reference)
     loaded = open_model(model, engine, threads)
-    compress_stream(
-        io.BytesIO(as_bytes(data)),
-        target,
-        loaded,
-        streams,
-        segment_size,
-        level=level,
-        threads=threads,
-        entropy=entropy,
-        reference=known,
-    )
+    encoder = Encoder(loaded, streams, level, entropy, known, threads)
+    compress_stream(io.BytesIO(as_bytes(data)), target, encoder, segment_size)
     return target.getvalue()
 
 

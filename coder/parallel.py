@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from .errors import LaconicError
+from .report import Report
 
 MAX_THREADS = 1024
 USUAL_THREADS = 16  # at most, where nothing is said: each segment in work takes memory of its own
@@ -168,6 +169,16 @@ def in_order(
             yield lanes.take()
     if failure is not None:
         raise failure
+
+
+def checked(check: Check, report: Report) -> Report:
+    """A report by which work that nobody waits for any more ends."""
+
+    def both(part: float) -> None:
+        check()
+        report(part)
+
+    return both
 
 
 def is_idle(stream: Any) -> bool:

@@ -136,7 +136,7 @@ def test_a_file_never_closed_leaves_nothing(mode):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_failure_while_writing_is_not_published(threads, monkeypatch):
     file = laconic.open("a.lac", "wb", segment_size=10, threads=threads)
-    monkeypatch.setattr("laconic.coder.fileobject.encode_segment", lambda *args, **more: 1 / 0)
+    monkeypatch.setattr("laconic.coder.codec.encode_segment", lambda *args, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         file.write(b"x" * 40)
     file.close()

@@ -3,22 +3,23 @@
 import argparse
 import os
 import sys
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any, BinaryIO
 
 from .. import registry
 from ..against import check_against
 from ..codec import LEVELS
+from ..encoder import Encoder, Encodes, check_segment_size, check_streams
 from ..errors import LaconicError
-from ..files import SEGMENT_SIZE, SUFFIX, check_sizes, compress_stream, open_model
+from ..files import SUFFIX, open_model
+from ..manifest import Manifest
 from ..mixing.experts import DEFAULT_LEVEL
+from ..pipeline import SEGMENT_SIZE, Job, compress_files
 from ..progress import Progress
 from ..reference import open_reference
 from ..segment import ENTROPY
 from . import shared
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         help=f"of what is decoded at once, up to 256M (default: {SEGMENT_SIZE >> 20}M)",
     )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread the segments over the workers of a Ray cluster: its address, auto, or local for this "
+        "machine; -T is the number of workers (default: as many as there is work for and cores are free)",
+    )
+    parser.add_argument("--manifest", metavar="FILE", help="write an account of the files there, in JSON")
 
 
 class _Level(argparse.Action):
@@ -93,43 +101,76 @@ def run(args: argparse.Namespace) -> int:
     several = len(args.files) > 1
     if several and (args.stdout or args.output is not None):
         return shared.usage_error("a .lac file holds one file: give one, or leave out -o and -c")
-    check_sizes(args.streams, args.segment_size)
+    check_streams(args.streams)
+    check_segment_size(args.segment_size)
     reference = open_reference(args.reference)
     check_against(reference, args.level, args.streams, args.entropy)
     given: list[str] = args.model or [registry.DEFAULT]
-    names = given if "none" in given else [registry.find(name).path for name in given]
+    models = given if "none" in given else [registry.find(name).path for name in given]
+    names: list[str] = args.files or [shared.STANDARD]
+    sizes = [_size(name) for name in names]
+    known = None if None in sizes else [size for size in sizes if size is not None]
+    status = 0
+    with ExitStack() as stack:
 
-    @cache
-    def model() -> "Model | None":
-        return open_model(names, args.engine, args.threads)
+        def encoder() -> Encodes:
+            model = open_model(models, args.engine, args.threads)
+            here = Encoder(model, args.streams, args.level, args.entropy, reference, args.threads)
+            if args.ray is None:
+                return here
+            from ...cluster import Cluster
 
-    def one(name: str) -> None:
-        with shared.opened(name, compressed=False) as source:
-            path = shared.output_path(name, args, lambda name: _with_suffix(name, args.force))
-            with shared.output(name, path, args.force, binary=True) as target:
-                total = os.fstat(source.fileno()).st_size if os.path.isfile(name) else None
-                progress = Progress(shared.label(name), total, not args.quiet)
-                try:
-                    totals = compress_stream(
-                        source,
-                        target,
-                        model(),
-                        args.streams,
-                        args.segment_size,
-                        progress,
-                        args.level,
-                        args.threads,
-                        args.entropy,
-                        reference,
-                    )
-                finally:
-                    progress.clear()
-        if not args.quiet:
-            rate = f", {8 * totals.coded / totals.original:.3f} bits per byte" if totals.original else ""
-            summary = f"{totals.original:,} -> {totals.coded:,} bytes{rate}"
-            print(f"{shared.label(name)}: {summary}", file=sys.stderr)
+            segments = None if known is None else sum(-(-size // args.segment_size) for size in known)
+            return stack.enter_context(Cluster(args.ray, here, args.engine, segments))
 
-    return shared.each(args.files, one)
+        manifest = stack.enter_context(Manifest(args.manifest, args.force)) if args.manifest else None
+        what = shared.label(names[0]) if len(names) == 1 else f"{len(names)} files"
+        progress = Progress(what, None if known is None else sum(known), not args.quiet)
+        stack.callback(progress.clear)
+        jobs = (Job(name, _opened(name, args)) for name in names)
+        with closing(compress_files(jobs, encoder, args.segment_size, progress)) as over:
+            for job in over:
+                progress.clear()
+                status = max(status, _conclude(job, args, manifest))
+    return status
+
+
+def _conclude(job: Job, args: argparse.Namespace, manifest: Manifest | None) -> int:
+    """Say what became of a file; its exit status."""
+    if isinstance(job.error, BrokenPipeError):
+        raise job.error
+    if job.error is not None:
+        shared.complain(job.name, job.error)
+        if manifest is not None:
+            manifest.add_failure(job, shared.explain(job.error))
+        return 1
+    if not args.quiet:
+        original, coded = job.totals
+        rate = f", {8 * coded / original:.3f} bits per byte" if original else ""
+        print(f"{shared.label(job.name)}: {original:,} -> {coded:,} bytes{rate}", file=sys.stderr)
+    if manifest is not None:
+        manifest.add(job, _path(job.name, args))
+    return 0
+
+
+@contextmanager
+def _opened(name: str, args: argparse.Namespace) -> Generator[tuple[BinaryIO, BinaryIO], None, None]:
+    with (
+        shared.opened(name, compressed=False) as source,
+        shared.output(name, _path(name, args), args.force, binary=True) as target,
+    ):
+        yield source, target
+
+
+def _size(name: str) -> int | None:
+    """Bytes of an input, 0 where there is none; None where nobody knows before it has been read."""
+    if os.path.isfile(name):
+        return os.path.getsize(name)
+    return None if name == shared.STANDARD or (os.path.exists(name) and not os.path.isdir(name)) else 0
+
+
+def _path(name: str, args: argparse.Namespace) -> str:
+    return shared.output_path(name, args, lambda name: _with_suffix(name, args.force))
 
 
 def _with_suffix(name: str, force: bool) -> str:

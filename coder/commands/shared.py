@@ -139,11 +139,16 @@ def each(names: Sequence[str], action: Callable[[str], int | None]) -> int:
         except BrokenPipeError:
             raise
         except (LaconicError, OSError, MemoryError) as error:
-            reason = explain(error)
-            prefix = "" if reason.startswith(name) else f"{label(name)}: "
-            print(f"laconic: error: {prefix}{reason}", file=sys.stderr)
+            complain(name, error)
             status = 1
     return status
+
+
+def complain(name: str, error: BaseException) -> None:
+    """Say in one line what stopped a file."""
+    reason = explain(error)
+    prefix = "" if reason.startswith(name) else f"{label(name)}: "
+    print(f"laconic: error: {prefix}{reason}", file=sys.stderr)
 
 
 def label(name: str) -> str:

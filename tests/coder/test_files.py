@@ -9,6 +9,7 @@ from fakes import fake_model, know_only, predictable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from laconic.coder.encoder import Encoder
 from laconic.coder.errors import LaconicError
 from laconic.coder.files import PendingFile, compress, compress_stream, decompress, decompress_stream
 from laconic.coder.model import ensemble
@@ -74,7 +75,7 @@ def test_a_name_a_path_and_none(known, model):
 
 def test_totals(model):
     data, target = predictable(2500), io.BytesIO()
-    totals = compress_stream(io.BytesIO(data), target, model, None, 1000)
+    totals = compress_stream(io.BytesIO(data), target, Encoder(model), 1000)
     assert totals == (2500, len(target.getvalue()))
     back = io.BytesIO()
     target.seek(0)
@@ -141,7 +142,7 @@ def test_memory_is_bounded_by_segments(model):
 
     source = Counting(predictable(20_000))
     target = io.BytesIO()
-    compress_stream(source, target, None, None, 1000)
+    compress_stream(source, target, Encoder(None), 1000)
     assert source.largest <= 1000
     assert len(target.getvalue()) > 15_000
 
@@ -264,7 +265,7 @@ class TestProgress:
         monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
         data, blob = predictable(2500), io.BytesIO()
         progress = Progress("x", 2500, True)
-        compress_stream(io.BytesIO(data), blob, model, None, 400, progress, threads=threads)
+        compress_stream(io.BytesIO(data), blob, Encoder(model, threads=threads), 400, progress)
         assert progress.done == progress.original == pytest.approx(2500)
         size = len(blob.getvalue())
         assert progress.finished[0] == 2500

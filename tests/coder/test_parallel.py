@@ -16,6 +16,7 @@ from fakes import fake_model, predictable
 
 import laconic
 from laconic.coder import parallel
+from laconic.coder.encoder import Encoder
 from laconic.coder.errors import LaconicError
 from laconic.coder.files import compress, compress_stream, decompress, decompress_stream
 from laconic.coder.parallel import MAX_THREADS, Lanes, check_threads, in_order, share
@@ -116,9 +117,9 @@ def test_a_source_that_fails(threads, model):
             return super().read(size)
 
     whole, target = io.BytesIO(), io.BytesIO()
-    compress_stream(io.BytesIO(DATA), whole, model, None, 1000, threads=1)
+    compress_stream(io.BytesIO(DATA), whole, Encoder(model, threads=1), 1000)
     with pytest.raises(OSError, match="Input/output"):
-        compress_stream(Failing(DATA), target, model, None, 1000, threads=threads)
+        compress_stream(Failing(DATA), target, Encoder(model, threads=threads), 1000)
     third = [found.start() for found in re.finditer(b"\xb5SEG", whole.getvalue())][3]
     assert target.getvalue() == whole.getvalue()[:third]  # of the four that were read, one is held back
 
@@ -131,7 +132,7 @@ def test_a_target_that_fails_stops_the_rest(threads, model):
 
     before = threading.active_count()
     with pytest.raises(OSError, match="No space"):
-        compress_stream(io.BytesIO(DATA), Full(), model, None, 500, threads=threads)
+        compress_stream(io.BytesIO(DATA), Full(), Encoder(model, threads=threads), 500)
     assert threading.active_count() == before
 
 

@@ -1,0 +1,283 @@
+"""Segments coded by the workers of a Ray cluster: the same bytes as on one machine.
+
+The machine that is asked reads and writes the files, and hands segments out; a worker is one process on one
+core, which has loaded the checkpoint once. The checkpoint is sent to each machine, so that nothing but
+laconic itself, the very same, has to be there.
+"""
+
+import math
+import os
+import platform
+import signal
+import socket
+import threading
+import time
+from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import version
+from queue import Empty, Queue
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from .coder.checkpoint import FrozenCheckpoint
+from .coder.compiled import source_digest
+from .coder.encoder import Coded, Encoder
+from .coder.engine import load_engine
+from .coder.errors import LaconicError
+from .coder.model import Model, ensemble
+from .coder.parallel import cores
+from .coder.reference import Reference
+from .coder.report import Report
+
+LOCAL = "local"  # an address: a cluster of this machine alone, for as long as the command runs
+MAX_WORKERS = 256
+SPARE = 16  # segments beyond one for each worker that are read ahead, at most
+RETRIES = 3  # of a segment whose worker died or failed
+ANSWER_SECONDS = 60.0  # in which a cluster must answer, and
+START_SECONDS = 120.0  # a worker must have started; otherwise the others do its work
+POLL_SECONDS = 0.5
+
+
+class _Lost(Exception):
+    """A worker died, failed or did not start; why, in one line."""
+
+
+class Worker:
+    """What runs on the machines of a cluster."""
+
+    def __init__(self) -> None:
+        self._encoder: Encoder | None = None
+        self._part = 0.0
+
+    def hello(self) -> tuple[str, str, int]:
+        """What decides about bytes here, the machine's name, and the process."""
+        return software(), platform.node(), os.getpid()
+
+    def load(
+        self,
+        checkpoints: list[FrozenCheckpoint],
+        engine: str | None,
+        reference: Reference | None,
+        how: dict[str, Any],
+    ) -> None:
+        """Get ready; `how` is what else an encoder is told."""
+        own = [
+            replace(given, tensors={name: np.array(t) for name, t in given.tensors.items()})
+            for given in checkpoints
+        ]
+        models = [Model(checkpoint, load_engine(checkpoint, engine, 1)) for checkpoint in own]
+        self._encoder = Encoder(ensemble(models) if models else None, reference=reference, threads=1, **how)
+
+    def encode(self, position: int, data: bytes) -> Coded:
+        assert self._encoder is not None
+        self._part = 0.0
+        return self._encoder(position, data, self._tell)
+
+    def part(self) -> float:
+        """What is done of the segment in work, 0 to 1."""
+        return self._part
+
+    def _tell(self, part: float) -> None:
+        self._part = part
+
+
+def software() -> str:
+    """What decides about bytes: machines that agree in it write the same."""
+    return f"laconic {source_digest()}, tokenizers {version('tokenizers')}"
+
+
+class _Place:
+    """Room for a worker, which may die and be replaced."""
+
+    def __init__(self) -> None:
+        self.worker: Any = None
+        self.loaded = False
+        self.node, self.process = "a machine that has not answered", 0
+
+
+class Cluster:
+    """Codes segments as an encoder does, on the workers of a cluster; `coder.encoder.Encodes`.
+
+    As a context manager it ends its workers, and the connection.
+    """
+
+    def __init__(self, address: str, encoder: Encoder, engine: str | None, segments: int | None) -> None:
+        """Connect, and start the first worker; the others start meanwhile.
+
+        Args:
+            address: as ray.init takes it; "auto", or "local" for this machine alone.
+            encoder: what does the same here; its threads are the number of workers.
+            engine: of the workers.
+            segments: how many there are to code, where that is known.
+
+        Raises:
+            ModuleNotFoundError: there is no Ray here.
+            LaconicError: the cluster does not answer, or no worker starts, or its laconic is another one.
+        """
+        ray: Any = import_module("ray")
+        if engine == "cuda":
+            raise LaconicError("engine cuda with --ray: workers have one core each; leave one of both out")
+        self.prefixes, self.reference_name = encoder.prefixes, encoder.reference_name
+        most = min(MAX_WORKERS, MAX_WORKERS if segments is None else max(1, segments))
+        wanted = encoder.threads
+        self._ray = ray
+        self.places: list[_Place] = []
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            _connect(ray, address, min(wanted or cores(), most))
+        try:
+            there, free = (
+                int(found().get("CPU", 0)) for found in (ray.cluster_resources, ray.available_resources)
+            )
+            self.places += [_Place() for _ in range(max(1, min(wanted or free, there, most)))]
+            members = () if encoder.model is None else encoder.model.members
+            others = {"streams": encoder.streams, "level": encoder.level, "entropy": encoder.entropy}
+            # `replace` leaves behind what has been derived from the tensors.
+            checkpoints = ray.put([replace(member.checkpoint) for member in members])
+            self._load = checkpoints, engine, ray.put(encoder.reference), others
+            self._actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_concurrency=2)(Worker)
+            self._free: Queue[_Place] = Queue()
+            for place in self.places:
+                place.worker = self._actor.remote()
+                self._free.put(place)
+            self._prepare(self.places[0], lambda part: None)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, _Lost):
+                raise LaconicError(f"the first worker of {address} is of no use: {error}") from None
+            raise
+
+    @property
+    def lanes(self) -> int:
+        return len(self.places) + min(len(self.places), SPARE)
+
+    def __call__(self, position: int, data: bytes, report: Report) -> Coded:
+        reasons: list[str] = []
+        while len(reasons) <= RETRIES:
+            place = self._take(report)
+            try:
+                self._prepare(place, report)
+                coded: Coded = self._wait(place, place.worker.encode.remote(position, data), report)
+                return coded._replace(retries=len(reasons))
+            except _Lost as reason:
+                reasons.append(f"{reason} ({place.node})")
+            finally:
+                if place in self.places:
+                    self._free.put(place)
+        raise LaconicError(
+            f"the segment at byte {position} failed {len(reasons)} times on the cluster, at last because "
+            f"{reasons[-1]}: try a smaller --segment-size, or without --ray"
+        )
+
+    def close(self) -> None:
+        for place in self.places:
+            self._kill(place)
+        if self._ours:
+            self._ray.shutdown()
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _take(self, report: Report) -> _Place:
+        """A place whose worker has nothing to do."""
+        while self.places:
+            try:
+                return self._free.get(timeout=POLL_SECONDS)
+            except Empty:
+                report(0.0)
+        raise LaconicError(
+            f"no worker has started within {START_SECONDS:.0f} seconds: ray status says which cores are free"
+        )
+
+    def _prepare(self, place: _Place, report: Report) -> None:
+        """Have a worker there that is loaded, begun anew where it died.
+
+        Raises:
+            LaconicError: what it runs would write other bytes.
+            _Lost: it did not get ready; if there is no room for it, the place is given up.
+        """
+        if place.loaded:
+            return
+        if place.worker is None:
+            place.worker = self._actor.remote()
+        hello = self._wait(place, place.worker.hello.remote(), report, START_SECONDS)
+        theirs, place.node, place.process = hello
+        if theirs != software():
+            raise LaconicError(
+                f"{place.node} has {theirs}, and here is {software()}, so that bytes may differ: install the "
+                "same on every machine"
+            )
+        self._wait(place, place.worker.load.remote(*self._load), report)
+        place.loaded = True
+
+    def _wait(self, place: _Place, call: Any, report: Report, limit: float = math.inf) -> Any:
+        """What a worker's method returns.
+
+        Raises:
+            LaconicError: the method did.
+            _Lost: the worker died, failed, or did not answer within `limit` seconds.
+        """
+        errors, begin, part = self._ray.exceptions, time.monotonic(), place.worker.part.remote()
+        try:
+            while not self._ray.wait([call], timeout=POLL_SECONDS)[0]:
+                done = 0.0
+                if self._ray.wait([part], timeout=0)[0]:
+                    done, part = self._ray.get(part), place.worker.part.remote()
+                report(done)
+                if time.monotonic() - begin > limit:
+                    self.places.remove(place)
+                    self._kill(place)
+                    raise _Lost(f"it has not started within {limit:.0f} seconds")
+            return self._ray.get(call)
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, LaconicError):
+                raise error.cause from None
+            raise _Lost(f"it failed with {type(error.cause).__name__}: {error.cause}") from None
+        except errors.RayError as error:
+            self._kill(place)
+            raise _Lost(str(error).strip().splitlines()[-1].strip()) from None
+
+    def _kill(self, place: _Place) -> None:
+        worker, place.worker, place.loaded = place.worker, None, False
+        if worker is not None:
+            self._ray.kill(worker)
+
+
+def _connect(ray: Any, address: str, workers: int) -> None:
+    """Raises LaconicError where no cluster answers."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address == LOCAL:
+        # In this thread, for what Ray starts ends with the thread that started it.
+        stop = signal.getsignal(signal.SIGTERM)
+        ray.init(LOCAL, num_cpus=workers, include_dashboard=False, **quiet)
+        signal.signal(signal.SIGTERM, stop)
+        return
+    why: list[str] = []
+
+    def ask() -> None:
+        try:
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            if port.isdecimal():  # a port that is closed says so at once, and Ray asks it for minutes
+                socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+            ray.init(address, **quiet)
+        except BaseException as error:
+            why.append(" ".join(str(error).split()))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWER_SECONDS)
+    if asking.is_alive():
+        why.append(f"none in {ANSWER_SECONDS:.0f} seconds")
+    if why:
+        raise LaconicError(
+            f"no answer from a Ray cluster at {address!r} ({why[0]}): "
+            f"start one by ray start --head, or give auto for the one of this machine, or {LOCAL}"
+        )
