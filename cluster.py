@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
@@ -93,6 +94,7 @@ class _Place:
 
     def __init__(self) -> None:
         self.worker: Any = None
+        self.begun = 0.0  # when its process was asked for
         self.loaded = False
         self.node, self.process = "a machine that has not answered", 0
 
@@ -104,7 +106,7 @@ class Cluster:
     """
 
     def __init__(self, address: str, encoder: Encoder, engine: str | None, segments: int | None) -> None:
-        """Connect, and start the first worker; the others start meanwhile.
+        """Connect, and start the workers.
 
         Args:
             address: as ray.init takes it; "auto", or "local" for this machine alone.
@@ -114,7 +116,7 @@ class Cluster:
 
         Raises:
             ModuleNotFoundError: there is no Ray here.
-            LaconicError: the cluster does not answer, or no worker starts, or its laconic is another one.
+            LaconicError: the cluster does not answer, or no worker starts, or the laconic of one is another.
         """
         ray: Any = import_module("ray")
         if engine == "cuda":
@@ -139,14 +141,9 @@ class Cluster:
             self._load = checkpoints, engine, ray.put(encoder.reference), others
             self._actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_concurrency=2)(Worker)
             self._free: Queue[_Place] = Queue()
-            for place in self.places:
-                place.worker = self._actor.remote()
-                self._free.put(place)
-            self._prepare(self.places[0], lambda part: None)
-        except BaseException as error:
+            self._start()
+        except BaseException:
             self.close()
-            if isinstance(error, _Lost):
-                raise LaconicError(f"the first worker of {address} is of no use: {error}") from None
             raise
 
     @property
@@ -185,56 +182,78 @@ class Cluster:
     ) -> None:
         self.close()
 
+    def _start(self) -> None:
+        """Have all of them begin at the same time, and give up those for which there is no room."""
+        for place in self.places:
+            self._begin(place)
+        for place in self.places.copy():
+            with suppress(_Lost):  # one that died has RETRIES still
+                self._greet(place, lambda part: None)
+            if place in self.places:
+                self._free.put(place)
+        self._check_any()
+
+    def _check_any(self) -> None:
+        if not self.places:
+            raise LaconicError(
+                f"no worker has started within {START_SECONDS:.0f} seconds: look by ray status for free cores"
+            )
+
     def _take(self, report: Report) -> _Place:
         """A place whose worker has nothing to do."""
-        while self.places:
+        while True:
+            self._check_any()
             try:
                 return self._free.get(timeout=POLL_SECONDS)
             except Empty:
                 report(0.0)
-        raise LaconicError(
-            f"no worker has started within {START_SECONDS:.0f} seconds: ray status says which cores are free"
-        )
 
     def _prepare(self, place: _Place, report: Report) -> None:
-        """Have a worker there that is loaded, begun anew where it died.
+        """Have a worker there that is loaded, another one where it died.
 
         Raises:
-            LaconicError: what it runs would write other bytes.
+            LaconicError: what it runs would write other bytes, or it cannot load.
             _Lost: it did not get ready; if there is no room for it, the place is given up.
         """
-        if place.loaded:
-            return
         if place.worker is None:
-            place.worker = self._actor.remote()
-        hello = self._wait(place, place.worker.hello.remote(), report, START_SECONDS)
+            self._begin(place)
+            self._greet(place, report)
+        if not place.loaded:
+            worker: Any = place.worker
+            self._wait(place, worker.load.remote(*self._load), report)
+            place.loaded = True
+
+    def _begin(self, place: _Place) -> None:
+        place.worker, place.begun = self._actor.remote(), time.monotonic()
+
+    def _greet(self, place: _Place, report: Report) -> None:
+        hello = self._wait(place, place.worker.hello.remote(), report, place.begun + START_SECONDS)
         theirs, place.node, place.process = hello
         if theirs != software():
+            self._kill(place)
             raise LaconicError(
                 f"{place.node} has {theirs}, and here is {software()}, so that bytes may differ: install the "
                 "same on every machine"
             )
-        self._wait(place, place.worker.load.remote(*self._load), report)
-        place.loaded = True
 
-    def _wait(self, place: _Place, call: Any, report: Report, limit: float = math.inf) -> Any:
+    def _wait(self, place: _Place, call: Any, report: Report, until: float = math.inf) -> Any:
         """What a worker's method returns.
 
         Raises:
             LaconicError: the method did.
-            _Lost: the worker died, failed, or did not answer within `limit` seconds.
+            _Lost: the worker died, failed, or did not answer before `until`.
         """
-        errors, begin, part = self._ray.exceptions, time.monotonic(), place.worker.part.remote()
+        errors, part = self._ray.exceptions, place.worker.part.remote()
         try:
             while not self._ray.wait([call], timeout=POLL_SECONDS)[0]:
                 done = 0.0
                 if self._ray.wait([part], timeout=0)[0]:
                     done, part = self._ray.get(part), place.worker.part.remote()
                 report(done)
-                if time.monotonic() - begin > limit:
+                if time.monotonic() > until:
                     self.places.remove(place)
                     self._kill(place)
-                    raise _Lost(f"it has not started within {limit:.0f} seconds")
+                    raise _Lost("no core was free for another worker")
             return self._ray.get(call)
         except errors.RayTaskError as error:
             if isinstance(error.cause, LaconicError):

@@ -132,6 +132,19 @@ def test_another_laconic_is_refused(running, files, capsys, monkeypatch):
     assert sorted(os.listdir()) == sorted(files)
 
 
+def test_workers_for_which_there_is_no_room(running, files, capsys, monkeypatch):
+    class Late(cluster.Worker):
+        def hello(self):
+            time.sleep(60)
+
+    Late.__module__ = "__main__"
+    monkeypatch.setattr(cluster, "Worker", Late)
+    monkeypatch.setattr(cluster, "START_SECONDS", 1.0)
+    assert main(["compress", "-q", "-m", "none", "--ray", "auto", *files]) == 1
+    assert "error: no worker has started within 1 seconds: look by ray status" in capsys.readouterr().err
+    assert sorted(os.listdir()) == sorted(files)
+
+
 @pytest.fixture
 def port():
     """One at which nobody listens."""
