@@ -16,6 +16,8 @@ from .language import load_language_module
 from .recipe import Recipe
 from .run import Run
 
+PRUNABLE = ("model.num_layers", "model.num_heads", "model.ffn_dim")  # what may be less than the start has
+
 
 @dataclass
 class Start:
@@ -77,6 +79,8 @@ def _no_transformer(name: str) -> LaconicError:
 def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, Any]) -> Recipe:
     """The recipe of configs/adapt.yaml with the start's shape and vocabulary, changed by file and overrides.
 
+    Fewer layers, heads and channels than the start has may be asked for.
+
     Raises:
         LaconicError: it has faults, or contradicts the start.
     """
@@ -87,11 +91,13 @@ def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, 
     wanted = {**({} if config is None else read_yaml(Path(config))), **overrides}
     bits = {"training.weight_bits": bits_of(start.checkpoint.tensors)}
     recipe = build_recipe(read_yaml(CONFIGS / "adapt.yaml"), fixed, bits, wanted)
-    if odd := [f"{key} {wanted[key]}" for key in fixed if wanted.get(key, fixed[key]) != fixed[key]]:
-        there = ", ".join(f"{fixed[text.split()[0]]}" for text in odd)
+    changed = [key for key in fixed if wanted.get(key, fixed[key]) != fixed[key]]
+    if odd := [key for key in changed if key not in PRUNABLE or wanted[key] > fixed[key]]:
+        asked, there = (", ".join(f"{key} {values[key]}" for key in odd) for values in (wanted, fixed))
         raise LaconicError(
-            f"the recipe asks for {', '.join(odd)}, {start.name} has {there}: what is adapted keeps its "
-            "shape and its tokenizer and has no teacher; leave that out, or train anew without --from"
+            f"the recipe asks for {asked}, {start.name} has {there}: what is adapted may lose layers, heads "
+            "and channels, keeps all else of its shape and its tokenizer, and has no teacher; leave that "
+            "out, or train anew without --from"
         )
     return recipe
 

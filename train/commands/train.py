@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="start",
         metavar="START",
-        help="adapt a checkpoint (name, folder or id) or the student of a run, by configs/adapt.yaml; the "
-        "shape and the tokenizer are its own",
+        help="adapt a checkpoint (name, folder or id) or the student of a run, by configs/adapt.yaml; "
+        "tokenizer and shape are its own, but a smaller --model.num_layers, num_heads or ffn_dim prunes it",
     )
     parser.add_argument(
         "--replay",
