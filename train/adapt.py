@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..data.datamodule import TokenDataModule
 from ..data.replay import ReplayDataModule
 from ..data.shards import build_shards, shard_path
 from ..data.tokenshard import TokenShard
+from ..models.grow import grow
 from ..models.prune import prune
 from ..models.transformer import Transformer
 from .export import calibration_batches, export
@@ -76,15 +77,14 @@ def adapt(start: Start, sources: list[str], replay: list[str], out: Path, recipe
 
 
 def _shaped(run: Run, start: Start) -> Transformer:
-    """The start in the recipe's shape."""
+    """The start in the recipe's shape: pruned where that has less, grown where it has more."""
     there, wanted = start.transformer.config, run.recipe.model
     if wanted == there:
         return start.transformer
-    say(
-        f"pruning {start.name} from {there.num_layers} layers, {there.num_heads} heads and {there.ffn_dim} "
-        f"channels to {wanted.num_layers}, {wanted.num_heads} and {wanted.ffn_dim}"
-    )
-    return prune(start.transformer, wanted, calibration_batches(run, start.transformer.begin_id))
+    old, new = asdict(there), asdict(wanted)
+    say(", ".join(f"{key} {old[key]} becomes {new[key]}" for key in old if old[key] != new[key]))
+    pruned = prune(start.transformer, wanted, calibration_batches(run, start.transformer.begin_id))
+    return grow(pruned, wanted.num_layers, wanted.window)
 
 
 def _module(run: Run, transformer: Transformer, training: TrainingRecipe) -> LanguageModule:

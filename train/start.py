@@ -16,7 +16,8 @@ from .language import load_language_module
 from .recipe import Recipe
 from .run import Run
 
-PRUNABLE = ("model.num_layers", "model.num_heads", "model.ffn_dim")  # what may be less than the start has
+GROWING = ("model.num_layers", "model.window")  # what may become more than the start has
+PRUNABLE = ("model.num_layers", "model.num_heads", "model.ffn_dim")  # and what less
 
 
 @dataclass
@@ -79,7 +80,8 @@ def _no_transformer(name: str) -> LaconicError:
 def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, Any]) -> Recipe:
     """The recipe of configs/adapt.yaml with the start's shape and vocabulary, changed by file and overrides.
 
-    Fewer layers, heads and channels than the start has may be asked for.
+    More layers or a longer window than the start has are what it grows to (see `models.grow`), fewer layers,
+    heads or channels what it is pruned to (see `models.prune`); both may be asked for.
 
     Raises:
         LaconicError: it has faults, or contradicts the start.
@@ -91,15 +93,27 @@ def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, 
     wanted = {**({} if config is None else read_yaml(Path(config))), **overrides}
     bits = {"training.weight_bits": bits_of(start.checkpoint.tensors)}
     recipe = build_recipe(read_yaml(CONFIGS / "adapt.yaml"), fixed, bits, wanted)
-    changed = [key for key in fixed if wanted.get(key, fixed[key]) != fixed[key]]
-    if odd := [key for key in changed if key not in PRUNABLE or wanted[key] > fixed[key]]:
-        asked, there = (", ".join(f"{key} {values[key]}" for key in odd) for values in (wanted, fixed))
+    odd = [
+        f"{key} {wanted[key]}"
+        for key in fixed
+        if wanted.get(key, fixed[key]) != fixed[key] and not _may_become(key, wanted[key], fixed)
+    ]
+    if odd:
+        there = ", ".join(f"{fixed[text.split()[0]]}" for text in odd)
         raise LaconicError(
-            f"the recipe asks for {asked}, {start.name} has {there}: what is adapted may lose layers, heads "
-            "and channels, keeps all else of its shape and its tokenizer, and has no teacher; leave that "
+            f"the recipe asks for {', '.join(odd)}, {start.name} has {there}: what is adapted keeps its "
+            "tokenizer and its shape, but for more layers or a longer window, or fewer layers, heads or "
+            "channels, and has no teacher; leave that "
             "out, or train anew without --from"
         )
     return recipe
+
+
+def _may_become(key: str, wanted: Any, there: Mapping[str, Any]) -> bool:
+    """Whether more can grow, or less be left by pruning; relative positions have a bias for each distance."""
+    if key == "model.window" and there["model.positions"] == "relative":
+        return False
+    return (key in GROWING and wanted > there[key]) or (key in PRUNABLE and wanted < there[key])
 
 
 def keep_start(run: Run, start: Start) -> None:

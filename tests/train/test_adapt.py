@@ -131,7 +131,7 @@ def test_a_start_is_pruned_first_and_its_sparse_checkpoint_works(old_run, new_te
     arguments = ["train", "--from", str(old_run), str(new_text), "-o", str(out), *SHORT, *smaller]
     assert main(arguments) == 0
     shown = capsys.readouterr()
-    assert "from 2 layers, 2 heads and 32 channels to 1, 1 and 21" in shown.err
+    assert "num_layers 2 becomes 1, num_heads 2 becomes 1, ffn_dim 32 becomes 21" in shown.err
     assert "in its start's place: output and checkpoint" in shown.out
     start, pruned = (FrozenCheckpoint.load(folder) for folder in (old_run / "checkpoint", out / "checkpoint"))
     changes = {"num_layers": 1, "num_heads": 1, "ffn_dim": 21}
@@ -198,6 +198,22 @@ def test_cut_off_and_resumed_it_equals_the_uninterrupted(old_run, new_text, tmp_
     a, b = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "cut"))
     assert a["id"] == b["id"]
     assert a["adaptation"]["old"] is None
+
+
+def test_it_grows_where_the_recipe_asks_for_more(old_run, new_text, tmp_path, capsys):
+    own = find_start(str(old_run)).transformer.config
+    more = [f"--model.num_layers={own.num_layers + 1}"]
+    out = tmp_path / "grown"
+    assert main(["train", "--from", str(old_run), str(new_text), "-o", str(out), *SHORT, *more]) == 0
+    config = FrozenCheckpoint.load(out / "checkpoint").config
+    assert config.num_layers == own.num_layers + 1
+    new = json.loads((out / "report.json").read_text())["adaptation"]["new"]
+    assert new["adapted"] < new["start"]
+    capsys.readouterr()
+    arguments = ["train", "--from", str(old_run), str(new_text), "-o", str(tmp_path / "wide")]
+    for other in ("--model.d_model=64", f"--model.window={2 * own.window}"):  # its positions are relative
+        assert main([*arguments, other]) == 1
+        assert "keeps its tokenizer and its shape, but for more layers" in capsys.readouterr().err
 
 
 class Stopped(Exception):
@@ -324,7 +340,7 @@ def test_break_even_is_where_output_and_checkpoint_meet():
     for until, words in ((5000, "smaller until 5,000 bytes"), (None, "however long")):
         worth["pruned"] = {"start_bytes": 2000, "start_macs_per_byte": 5e5, "until": until}
         lines = "\n".join(worth_lines(worth, 1000, "default", "mine"))
-        assert "from 2,000 bytes and 0.500 M" in lines
+        assert "from 2,000 bytes, 0.500 M" in lines
         assert words in lines
 
 
