@@ -42,8 +42,9 @@ def test_tensors_shrink_and_the_model_itself_stays(changes):
     model = stirred(small(**changes))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     wanted = replace(model.config, num_layers=1, num_heads=3, ffn_dim=21)
-    pruned = prune(model, wanted, batches(model))
+    pruned, again = (prune(model, wanted, batches(model)) for _ in range(2))
     assert pruned.config == wanted
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in pruned.state_dict().items())
     matrices = sum(p.numel() for name, p in pruned.named_parameters() if name.endswith("weight"))
     inputs = 0 if wanted.tied else 51 * 32  # an untied table is looked up, not multiplied with
     attention = 2 * wanted.window * wanted.num_heads * wanted.head_dim
