@@ -44,5 +44,5 @@ $(STAMP): pyproject.toml
 	  $(BIN)/pip install --quiet --retries 1 --timeout 15 --index-url https://download.pytorch.org/whl/cpu torch==$(TORCH)+cpu 2>/dev/null || \
 	  $(BIN)/pip install torch==$(TORCH); \
 	fi
-	$(BIN)/pip install --quiet -e '.[train,bench,ray,dev]'
+	$(BIN)/pip install --quiet -e '.[train,bench,dev]'
 	@touch $@

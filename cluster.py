@@ -5,7 +5,6 @@ core, which has loaded the checkpoint once. The checkpoint is sent to each machi
 laconic itself, the very same, has to be there.
 """
 
-import math
 import os
 import platform
 import signal
@@ -16,7 +15,8 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
-from queue import Empty, Queue
+from itertools import count
+from queue import Empty, PriorityQueue
 from types import TracebackType
 from typing import Any
 
@@ -32,25 +32,28 @@ from .coder.parallel import cores
 from .coder.reference import Reference
 from .coder.report import Report
 
-LOCAL = "local"  # an address: a cluster of this machine alone, for as long as the command runs
+AUTO = "auto"  # an address: the cluster that this machine belongs to
+LOCAL = "local"  # another: a cluster of this machine alone, for as long as the command runs
 MAX_WORKERS = 256
 SPARE = 16  # segments beyond one for each worker that are read ahead, at most
-RETRIES = 3  # of a segment whose worker died or failed
-ANSWER_SECONDS = 60.0  # in which a cluster must answer, and
-START_SECONDS = 120.0  # a worker must have started; otherwise the others do its work
+RETRIES = 3  # of a segment whose worker died, failed or hung
+CONNECT_SECONDS = 5.0  # in which a port must be found open, and
+ANSWER_SECONDS = 30.0  # a cluster must answer there
+START_SECONDS = 120.0  # in which a worker must have started; otherwise the others do its work
+SILENT_SECONDS = 600.0  # after which a worker that shows no sign of life is taken for dead
 POLL_SECONDS = 0.5
 
 
 class _Lost(Exception):
-    """A worker died, failed or did not start; why, in one line."""
+    """A worker died, failed, hung or did not start; why, in one line."""
 
 
 class Worker:
-    """What runs on the machines of a cluster."""
+    """What runs on the machines of a cluster; it answers `life` while it is busy."""
 
     def __init__(self) -> None:
         self._encoder: Encoder | None = None
-        self._part = 0.0
+        self._signs, self._part = 0, 0.0
 
     def hello(self) -> tuple[str, str, int]:
         """What decides about bytes here, the machine's name, and the process."""
@@ -64,6 +67,7 @@ class Worker:
         how: dict[str, Any],
     ) -> None:
         """Get ready; `how` is what else an encoder is told."""
+        # Ray's own arrays cannot be written to, which kernels are compiled for.
         own = [
             replace(given, tensors={name: np.array(t) for name, t in given.tensors.items()})
             for given in checkpoints
@@ -76,12 +80,12 @@ class Worker:
         self._part = 0.0
         return self._encoder(position, data, self._tell)
 
-    def part(self) -> float:
-        """What is done of the segment in work, 0 to 1."""
-        return self._part
+    def life(self) -> tuple[int, float]:
+        """A number that grows while there is progress, and the part of the segment in work that is done."""
+        return self._signs, self._part
 
     def _tell(self, part: float) -> None:
-        self._part = part
+        self._signs, self._part = self._signs + 1, part
 
 
 def software() -> str:
@@ -106,10 +110,10 @@ class Cluster:
     """
 
     def __init__(self, address: str, encoder: Encoder, engine: str | None, segments: int | None) -> None:
-        """Connect, and start the workers.
+        """Connect, and start the workers; in the main thread.
 
         Args:
-            address: as ray.init takes it; "auto", or "local" for this machine alone.
+            address: HOST:PORT of the cluster's head; "auto", or "local" for this machine alone.
             encoder: what does the same here; its threads are the number of workers.
             engine: of the workers.
             segments: how many there are to code, where that is known.
@@ -122,25 +126,24 @@ class Cluster:
         if engine == "cuda":
             raise LaconicError("engine cuda with --ray: workers have one core each; leave one of both out")
         self.prefixes, self.reference_name = encoder.prefixes, encoder.reference_name
-        most = min(MAX_WORKERS, MAX_WORKERS if segments is None else max(1, segments))
+        most = MAX_WORKERS if segments is None else min(MAX_WORKERS, max(1, segments))
         wanted = encoder.threads
         self._ray = ray
         self.places: list[_Place] = []
-        self._ours = not ray.is_initialized()
-        if self._ours:
-            _connect(ray, address, min(wanted or cores(), most))
+        self._free: PriorityQueue[tuple[bool, int, _Place]] = PriorityQueue()  # those that are ready first
+        self._ticket = count()
+        _connect(ray, address, min(wanted or cores(), most))
         try:
             there, free = (
                 int(found().get("CPU", 0)) for found in (ray.cluster_resources, ray.available_resources)
             )
             self.places += [_Place() for _ in range(max(1, min(wanted or free, there, most)))]
             members = () if encoder.model is None else encoder.model.members
-            others = {"streams": encoder.streams, "level": encoder.level, "entropy": encoder.entropy}
+            how = {"streams": encoder.streams, "level": encoder.level, "entropy": encoder.entropy}
             # `replace` leaves behind what has been derived from the tensors.
             checkpoints = ray.put([replace(member.checkpoint) for member in members])
-            self._load = checkpoints, engine, ray.put(encoder.reference), others
+            self._load = checkpoints, engine, ray.put(encoder.reference), how
             self._actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_concurrency=2)(Worker)
-            self._free: Queue[_Place] = Queue()
             self._start()
         except BaseException:
             self.close()
@@ -159,10 +162,10 @@ class Cluster:
                 coded: Coded = self._wait(place, place.worker.encode.remote(position, data), report)
                 return coded._replace(retries=len(reasons))
             except _Lost as reason:
-                reasons.append(f"{reason} ({place.node})")
-            finally:
                 if place in self.places:
-                    self._free.put(place)
+                    reasons.append(f"the worker on {place.node} {reason}")
+            finally:
+                self._give_back(place)
         raise LaconicError(
             f"the segment at byte {position} failed {len(reasons)} times on the cluster, at last because "
             f"{reasons[-1]}: try a smaller --segment-size, or without --ray"
@@ -171,8 +174,7 @@ class Cluster:
     def close(self) -> None:
         for place in self.places:
             self._kill(place)
-        if self._ours:
-            self._ray.shutdown()
+        self._ray.shutdown()
 
     def __enter__(self) -> "Cluster":
         return self
@@ -187,10 +189,9 @@ class Cluster:
         for place in self.places:
             self._begin(place)
         for place in self.places.copy():
-            with suppress(_Lost):  # one that died has RETRIES still
+            with suppress(_Lost):  # one that died is begun again where there is something for it to do
                 self._greet(place, lambda part: None)
-            if place in self.places:
-                self._free.put(place)
+            self._give_back(place)
         self._check_any()
 
     def _check_any(self) -> None:
@@ -204,9 +205,13 @@ class Cluster:
         while True:
             self._check_any()
             try:
-                return self._free.get(timeout=POLL_SECONDS)
+                return self._free.get(timeout=POLL_SECONDS)[-1]
             except Empty:
                 report(0.0)
+
+    def _give_back(self, place: _Place) -> None:
+        if place in self.places:
+            self._free.put((place.worker is None, next(self._ticket), place))
 
     def _prepare(self, place: _Place, report: Report) -> None:
         """Have a worker there that is loaded, another one where it died.
@@ -236,32 +241,41 @@ class Cluster:
                 "same on every machine"
             )
 
-    def _wait(self, place: _Place, call: Any, report: Report, until: float = math.inf) -> Any:
+    def _wait(self, place: _Place, call: Any, report: Report, until: float | None = None) -> Any:
         """What a worker's method returns.
+
+        Args:
+            until: when a worker must have started; its place is given up then.
 
         Raises:
             LaconicError: the method did.
-            _Lost: the worker died, failed, or did not answer before `until`.
+            _Lost: the worker died, failed, or showed no sign of life.
         """
-        errors, part = self._ray.exceptions, place.worker.part.remote()
+        errors, life = self._ray.exceptions, place.worker.life.remote()
+        signs, part, heard = 0, 0.0, time.monotonic()
         try:
             while not self._ray.wait([call], timeout=POLL_SECONDS)[0]:
-                done = 0.0
-                if self._ray.wait([part], timeout=0)[0]:
-                    done, part = self._ray.get(part), place.worker.part.remote()
-                report(done)
-                if time.monotonic() > until:
+                if self._ray.wait([life], timeout=0)[0]:
+                    before = signs
+                    (signs, part), life = self._ray.get(life), place.worker.life.remote()
+                    heard = heard if signs == before else time.monotonic()
+                report(part)
+                now = time.monotonic()
+                if until is not None and now > until:
                     self.places.remove(place)
                     self._kill(place)
-                    raise _Lost("no core was free for another worker")
+                    raise _Lost("did not start")
+                if until is None and now > heard + SILENT_SECONDS:
+                    self._kill(place)
+                    raise _Lost(f"showed no sign of life for {SILENT_SECONDS:.0f} seconds")
             return self._ray.get(call)
         except errors.RayTaskError as error:
             if isinstance(error.cause, LaconicError):
                 raise error.cause from None
-            raise _Lost(f"it failed with {type(error.cause).__name__}: {error.cause}") from None
+            raise _Lost(f"failed with {type(error.cause).__name__}: {error.cause}") from None
         except errors.RayError as error:
             self._kill(place)
-            raise _Lost(str(error).strip().splitlines()[-1].strip()) from None
+            raise _Lost(f"was lost: {str(error).strip().splitlines()[-1].strip()}") from None
 
     def _kill(self, place: _Place) -> None:
         worker, place.worker, place.loaded = place.worker, None, False
@@ -279,13 +293,18 @@ def _connect(ray: Any, address: str, workers: int) -> None:
         ray.init(LOCAL, num_cpus=workers, include_dashboard=False, **quiet)
         signal.signal(signal.SIGTERM, stop)
         return
+    host, _, port = address.rpartition(":")
+    if address != AUTO and not (host and port.isdecimal()):
+        raise LaconicError(
+            f"--ray {address}: give the head's HOST:PORT, {AUTO} for the cluster that this machine belongs "
+            f"to, or {LOCAL} for this machine alone"
+        )
     why: list[str] = []
 
     def ask() -> None:
         try:
-            host, _, port = address.removeprefix("ray://").rpartition(":")
-            if port.isdecimal():  # a port that is closed says so at once, and Ray asks it for minutes
-                socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+            if address != AUTO:  # a port that is closed says so at once, and Ray asks it for minutes
+                socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
             ray.init(address, **quiet)
         except BaseException as error:
             why.append(" ".join(str(error).split()))
@@ -297,6 +316,6 @@ def _connect(ray: Any, address: str, workers: int) -> None:
         why.append(f"none in {ANSWER_SECONDS:.0f} seconds")
     if why:
         raise LaconicError(
-            f"no answer from a Ray cluster at {address!r} ({why[0]}): "
-            f"start one by ray start --head, or give auto for the one of this machine, or {LOCAL}"
+            f"no answer from a Ray cluster at {address} ({why[0]}): "
+            f"start one by ray start --head, or give {LOCAL} for this machine alone"
         )

@@ -1,24 +1,28 @@
-"""An account of compressed files, in JSON."""
+"""An account of compressed files, in JSON; docs/cluster.md describes it."""
 
 import json
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from .errors import LaconicError
 from .files import Name, PendingFile
 from .pipeline import Job, Part
 from .segment import METHOD_NAMES
 
 
 class Manifest:
-    """As a context manager it writes what became of each file that was over, however it is left.
+    """As a context manager it writes what became of each file, however it is left.
 
     Raises:
         LaconicError: its path exists, or lies in a folder that does not exist.
     """
 
-    def __init__(self, path: Name, force: bool) -> None:
+    def __init__(self, path: Name, force: bool, names: Sequence[str]) -> None:
+        """`names` are those of all files, which are added in their order."""
         self._pending = PendingFile(path, force)
+        self._names = names
         self._files: list[dict[str, Any]] = []
         self._begin = time.monotonic()
 
@@ -38,9 +42,9 @@ class Manifest:
             }
         )
 
-    def add_failure(self, job: Job, reason: str) -> None:
+    def add_failure(self, name: str, reason: str) -> None:
         """A file that was not."""
-        self._files.append({"file": job.name, "error": reason})
+        self._files.append({"file": name, "error": reason})
 
     def __enter__(self) -> "Manifest":
         return self
@@ -48,11 +52,13 @@ class Manifest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        reason = str(error) if isinstance(error, LaconicError) else "the command was stopped before"
+        for name in self._names[len(self._files) :]:
+            self.add_failure(name, reason)
+        account = {"seconds": round(time.monotonic() - self._begin, 3), "files": self._files}
         with self._pending as pending:
-            if self._files:
-                account = {"seconds": round(time.monotonic() - self._begin, 3), "files": self._files}
-                pending.file.write(json.dumps(account, indent=1).encode() + b"\n")
-                pending.commit()
+            pending.file.write(json.dumps(account, indent=1).encode() + b"\n")
+            pending.commit()
 
 
 def _segment(part: Part) -> dict[str, Any]:

@@ -107,6 +107,7 @@ class Job:
             self._context.__exit__(error and type(error), error, error and error.__traceback__)
         except FAILURES as last:
             self.error = last
+        self.source = self._target = self._writer = None  # the last segment's bytes go with it
 
     def _write_to(self, encoder: Encodes | None) -> Writer:
         if self._writer is None:

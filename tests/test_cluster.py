@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -17,11 +18,12 @@ from laconic import cluster
 from laconic.cli import main
 from laconic.cluster import LOCAL, RETRIES, Cluster
 from laconic.coder.encoder import Encoder
+from laconic.coder.errors import LaconicError
 from laconic.coder.pipeline import Job, compress_files, compress_stream
 from laconic.coder.progress import Progress
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
-QUIET = Progress("", None, False)
+pytestmark = pytest.mark.slow
 
 
 def text(length, seed=0):
@@ -33,14 +35,17 @@ def text(length, seed=0):
 
 
 @pytest.fixture(scope="module")
-def running():
-    """A Ray of two cores, in this process."""
+def address():
+    """The head of a cluster of two machines, both of them this one, with a core each."""
+    from ray.cluster_utils import Cluster as Machines
+
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    stop = signal.getsignal(signal.SIGTERM)
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    signal.signal(signal.SIGTERM, stop)
-    yield
-    ray.shutdown()
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
+    head = {"num_cpus": 1, "include_dashboard": False}
+    machines = Machines(initialize_head=True, shutdown_at_exit=False, head_node_args=head)
+    machines.add_node(num_cpus=1)
+    yield machines.address
+    machines.shutdown()
 
 
 @pytest.fixture
@@ -53,11 +58,11 @@ def files(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [["-m", "none", "-2"], ["-m", "english-nano", "-1"]])
-def test_files_are_those_of_one_machine(running, files, options, tmp_path):
+def test_files_are_those_of_one_machine(address, files, options, tmp_path):
     command = ["compress", "-q", *options, "--segment-size", "1000"]
     assert main([*command, *files]) == 0
     expected = {name: (tmp_path / f"{name}.lac").read_bytes() for name in files}
-    assert main([*command, "-f", "--ray", "auto", "--manifest", "account.json", *files]) == 0
+    assert main([*command, "-f", "--ray", address, "--manifest", "account.json", *files]) == 0
     assert {name: (tmp_path / f"{name}.lac").read_bytes() for name in files} == expected
     account = json.loads((tmp_path / "account.json").read_text())["files"]
     assert [entry["file"] for entry in account] == files
@@ -65,136 +70,156 @@ def test_files_are_those_of_one_machine(running, files, options, tmp_path):
     assert all(segment["node"] and not segment["retries"] for e in account for segment in e["segments"])
 
 
-def compress(coder, data, size):
-    target = io.BytesIO()
-    compress_stream(io.BytesIO(data), target, coder, size)
-    return target.getvalue()
-
-
-def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost_or_doubled(running):
-    local = Encoder(None, level=9)
-    data = text(900_000)
-    with Cluster("auto", local, None, 3) as workers:
+def test_workers_that_die_or_hang_are_replaced_and_nothing_is_lost_or_doubled(address, monkeypatch):
+    monkeypatch.setattr(cluster, "SILENT_SECONDS", 8.0)
+    local, data, met = Encoder(None, level=9), text(900_000), []
+    compress_stream(io.BytesIO(data), expected := io.BytesIO(), local, 300_000)  # kernels are compiled now
+    with Cluster(address, local, None, 3) as workers:
         assert len(workers.places) == 2
         job = Job("", nullcontext((io.BytesIO(data), target := io.BytesIO())))
-        killed = []
 
-        def kill():
-            """Both, one after the other, as soon as each has something to do."""
-            for place in workers.places:
-                while not (place.loaded and ray.get(place.worker.part.remote())):
+        def meddle():
+            """One is killed and the other stopped, as soon as each is in the middle of a segment."""
+            for place, what in zip(workers.places, (signal.SIGKILL, signal.SIGSTOP), strict=True):
+                while not (place.loaded and ray.get(place.worker.life.remote())[1]):
                     time.sleep(0.02)
-                os.kill(place.process, signal.SIGKILL)
-                killed.append(place.process)
+                os.kill(place.process, what)
+                met.append(place.process)
 
-        thread = threading.Thread(target=kill)
+        thread = threading.Thread(target=meddle)
         thread.start()
-        with closing(compress_files([job], lambda: workers, 300_000, QUIET)) as over:
-            assert list(over) == [job]
+        assert list(compress_files([job], lambda: workers, 300_000, Progress("", None, False))) == [job]
         thread.join()
         assert sum(part.coded.retries for part in job.parts) == 2
-        assert not {place.process for place in workers.places} & set(killed)
-    assert target.getvalue() == compress(local, data, 300_000)
+        assert not {place.process for place in workers.places} & set(met)
+    assert target.getvalue() == expected.getvalue()
+    assert gone(lambda: [process for process in met if Path(f"/proc/{process}").exists()])  # what hung too
 
 
-def test_a_segment_that_kills_every_worker_fails_its_file_alone(
-    running, files, capsys, tmp_path, monkeypatch
-):
-    class Dying(cluster.Worker):
+def gone(found):
+    """Whether nothing is found any more, sooner or later."""
+    until = time.monotonic() + 30
+    while found() and time.monotonic() < until:
+        time.sleep(0.2)
+    return not found()
+
+
+def by_value(worker):
+    """Sent as it is, for workers cannot import the tests."""
+    worker.__module__ = "__main__"
+    return worker
+
+
+def test_segments_that_fail_fail_their_files_alone(address, files, capsys, monkeypatch):
+    @by_value
+    class Failing(cluster.Worker):
         def encode(self, position, data):
             if b"file 3" in data:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if b"file 0" in data:
+                raise LaconicError("it is bad")
             return super().encode(position, data)
 
-    Dying.__module__ = "__main__"  # sent as it is: workers cannot import the tests
-    monkeypatch.setattr(cluster, "Worker", Dying)
-    command = ["compress", "-q", "-m", "none", "-2", "--ray", "auto", "--manifest", "account.json", *files]
+    monkeypatch.setattr(cluster, "Worker", Failing)
+    command = ["compress", "-q", "-m", "none", "-2", "--ray", address, "--manifest", "account.json", *files]
     assert main(command) == 1
-    err = capsys.readouterr().err
-    assert (
-        f"error: c: the segment at byte 0 failed {RETRIES + 1} times on the cluster, at last because" in err
-    )
-    assert err.count("\n") == 1
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "laconic: error: a: it is bad"
+    times = f"failed {RETRIES + 1} times on the cluster, at last because"
+    lost = f"the worker on {os.uname().nodename} was lost: "
+    assert last.startswith(f"laconic: error: c: the segment at byte 0 {times} {lost}")
     with open("account.json") as account:
-        assert "the segment at byte 0 failed" in json.load(account)["files"][-1]["error"]
-    assert sorted(os.listdir()) == sorted([*files, "a.lac", "b.lac", "empty.lac", "account.json"])
+        entries = json.load(account)["files"]
+    assert [entry.get("error", "")[:35] for entry in entries] == [
+        "it is bad",
+        "",
+        "",
+        "the segment at byte 0 failed 4 time",
+    ]
+    assert sorted(os.listdir()) == sorted([*files, "b.lac", "empty.lac", "account.json"])
 
 
-def test_another_laconic_is_refused(running, files, capsys, monkeypatch):
+def test_another_laconic_is_refused(address, files, capsys, monkeypatch):
+    @by_value
     class Other(cluster.Worker):
         def hello(self):
             return "laconic 0123, tokenizers 0", "there", 1
 
-    Other.__module__ = "__main__"
     monkeypatch.setattr(cluster, "Worker", Other)
-    assert main(["compress", "-q", "-m", "none", "--ray", "auto", *files]) == 1
-    assert "error: there has laconic 0123, tokenizers 0, and here is laconic" in capsys.readouterr().err
-    assert sorted(os.listdir()) == sorted(files)
+    command = ["compress", "-q", "-m", "none", "--ray", address, "--manifest", "account.json", *files]
+    assert main(command) == 1
+    why = "there has laconic 0123, tokenizers 0, and here is laconic "
+    assert capsys.readouterr().err.startswith(f"laconic: error: {why}")
+    assert sorted(os.listdir()) == sorted([*files, "account.json"])
+    with open("account.json") as account:
+        entries = json.load(account)["files"]
+    assert [entry["file"] for entry in entries] == files
+    assert all(entry["error"].startswith(why) for entry in entries)
 
 
-def test_workers_for_which_there_is_no_room(running, files, capsys, monkeypatch):
+def test_workers_for_which_there_is_no_room(address, files, capsys, monkeypatch):
+    @by_value
     class Late(cluster.Worker):
         def hello(self):
             time.sleep(60)
 
-    Late.__module__ = "__main__"
     monkeypatch.setattr(cluster, "Worker", Late)
     monkeypatch.setattr(cluster, "START_SECONDS", 1.0)
-    assert main(["compress", "-q", "-m", "none", "--ray", "auto", *files]) == 1
+    assert main(["compress", "-q", "-m", "none", "--ray", address, *files]) == 1
     assert "error: no worker has started within 1 seconds: look by ray status" in capsys.readouterr().err
     assert sorted(os.listdir()) == sorted(files)
 
 
-@pytest.fixture
-def port():
-    """One at which nobody listens."""
+def test_addresses_that_do_not_answer(files, capsys, monkeypatch):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def test_addresses_that_do_not_answer(files, capsys, port, monkeypatch):
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    assert main(["compress", "-q", "-m", "none", "--ray", f"127.0.0.1:{port}", *files]) == 1
-    assert f"no answer from a Ray cluster at '127.0.0.1:{port}' (" in capsys.readouterr().err
+        closed = f"127.0.0.1:{probe.getsockname()[1]}"  # nobody listens
+    command = ["compress", "-q", "-m", "none", *files, "--ray"]
+    assert main([*command, closed]) == 1
+    assert f"no answer from a Ray cluster at {closed} (" in capsys.readouterr().err
+    assert main([*command, "ray://head"]) == 1
+    assert "--ray ray://head: give the head's HOST:PORT, auto" in capsys.readouterr().err
     monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(ray, "init", lambda *args, **more: time.sleep(1))
-    assert main(["compress", "-q", "-m", "none", "--ray", "auto", *files]) == 1
+    assert main([*command, "auto"]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("laconic: error: no answer from a Ray cluster at 'auto' (none in 0 seconds): ")
+    assert err.startswith("laconic: error: no answer from a Ray cluster at auto (none in 0 seconds): ")
     assert err.count("\n") == 1
     assert sorted(os.listdir()) == sorted(files)
 
 
-def test_an_interruption_ends_a_cluster_of_this_machine(tmp_path):
-    (tmp_path / "a").write_bytes(text(3_000_000))
-    command = [
-        sys.executable,
-        "-m",
-        "laconic",
-        "compress",
-        "-m",
-        "none",
-        "-9",
-        "--ray",
-        LOCAL,
-        "-T",
-        "1",
-        "a",
-    ]
+def of(mark):
+    """Processes that have inherited `mark`."""
+
+    def has(process):
+        try:
+            return mark.encode() in (process / "environ").read_bytes()
+        except OSError:
+            return False
+
+    return [process.name for process in Path("/proc").iterdir() if process.name.isdecimal() and has(process)]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_command_leaves_nothing(tmp_path, number, status):
+    (tmp_path / "a").write_bytes(text(8_000_000))
+    options = ["-m", "none", "-9", "--ray", LOCAL, "-T", "1", "--manifest", "account.json"]
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "laconic", "compress", *options, "a"],
         cwd=tmp_path,
+        env=os.environ | {"LACONIC_TEST": str(tmp_path)},
         stderr=subprocess.PIPE,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    while not any(name.endswith(".part") for name in os.listdir(tmp_path)):
+    while len(of(str(tmp_path))) < 5:  # Ray's own, and a worker
         assert process.poll() is None
-        time.sleep(0.1)
-    time.sleep(6)
-    assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(30) == 130
-    assert os.listdir(tmp_path) == ["a"]
+        time.sleep(0.2)
+    time.sleep(5)
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)  # a terminal interrupts all
+    assert process.wait(60) == status
+    assert process.stderr.read() == b""
+    assert sorted(os.listdir(tmp_path)) == ["a", "account.json"]
+    assert "stopped" in (tmp_path / "account.json").read_text()
     process.stderr.close()
+    assert gone(lambda: of(str(tmp_path)))

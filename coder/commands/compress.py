@@ -70,8 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="spread the segments over the workers of a Ray cluster: its address, auto, or local for this "
-        "machine; -T is the number of workers (default: as many as there is work for and cores are free)",
+        help="spread the segments over the workers of a Ray cluster: HOST:PORT of its head, auto, or local "
+        "for this machine; -T is the number of workers (default: one for each free core that has work)",
     )
     parser.add_argument("--manifest", metavar="FILE", help="write an account of the files there, in JSON")
 
@@ -123,7 +123,9 @@ def run(args: argparse.Namespace) -> int:
             segments = None if known is None else sum(-(-size // args.segment_size) for size in known)
             return stack.enter_context(Cluster(args.ray, here, args.engine, segments))
 
-        manifest = stack.enter_context(Manifest(args.manifest, args.force)) if args.manifest else None
+        manifest = None
+        if args.manifest is not None:
+            manifest = stack.enter_context(Manifest(args.manifest, args.force, names))
         what = shared.label(names[0]) if len(names) == 1 else f"{len(names)} files"
         progress = Progress(what, None if known is None else sum(known), not args.quiet)
         stack.callback(progress.clear)
@@ -142,7 +144,7 @@ def _conclude(job: Job, args: argparse.Namespace, manifest: Manifest | None) -> 
     if job.error is not None:
         shared.complain(job.name, job.error)
         if manifest is not None:
-            manifest.add_failure(job, shared.explain(job.error))
+            manifest.add_failure(job.name, shared.explain(job.error))
         return 1
     if not args.quiet:
         original, coded = job.totals
