@@ -44,7 +44,7 @@ def address():
     head = {"num_cpus": 1, "include_dashboard": False}
     machines = Machines(initialize_head=True, shutdown_at_exit=False, head_node_args=head)
     machines.add_node(num_cpus=1)
-    yield machines.address
+    yield f"127.0.0.1:{machines.address.rpartition(':')[2]}"
     machines.shutdown()
 
 
@@ -72,8 +72,8 @@ def test_files_are_those_of_one_machine(address, files, options, tmp_path):
 
 def test_workers_that_die_or_hang_are_replaced_and_nothing_is_lost_or_doubled(address, monkeypatch):
     monkeypatch.setattr(cluster, "SILENT_SECONDS", 8.0)
-    local, data, met = Encoder(None, level=9), text(900_000), []
-    compress_stream(io.BytesIO(data), expected := io.BytesIO(), local, 300_000)  # kernels are compiled now
+    local, data, met = Encoder(None, level=9), text(450_000), []
+    compress_stream(io.BytesIO(data), expected := io.BytesIO(), local, 150_000)  # kernels are compiled now
     with Cluster(address, local, None, 3) as workers:
         assert len(workers.places) == 2
         job = Job("", nullcontext((io.BytesIO(data), target := io.BytesIO())))
@@ -88,7 +88,7 @@ def test_workers_that_die_or_hang_are_replaced_and_nothing_is_lost_or_doubled(ad
 
         thread = threading.Thread(target=meddle)
         thread.start()
-        assert list(compress_files([job], lambda: workers, 300_000, Progress("", None, False))) == [job]
+        assert list(compress_files([job], lambda: workers, 150_000, Progress("", None, False))) == [job]
         thread.join()
         assert sum(part.coded.retries for part in job.parts) == 2
         assert not {place.process for place in workers.places} & set(met)
