@@ -38,7 +38,7 @@ MAX_WORKERS = 256
 SPARE = 16  # segments beyond one for each worker that are read ahead, at most
 RETRIES = 3  # of a segment whose worker died, failed or hung
 CONNECT_SECONDS = 5.0  # in which a port must be found open, and
-ANSWER_SECONDS = 30.0  # a cluster must answer there
+ANSWER_SECONDS = 20.0  # a cluster must answer there
 START_SECONDS = 120.0  # in which a worker must have started; otherwise the others do its work
 SILENT_SECONDS = 600.0  # after which a worker that shows no sign of life is taken for dead
 POLL_SECONDS = 0.5
@@ -286,6 +286,7 @@ class Cluster:
 def _connect(ray: Any, address: str, workers: int) -> None:
     """Raises LaconicError where no cluster answers."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # what is wrong is said in our words
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == LOCAL:
         # In this thread, for what Ray starts ends with the thread that started it.

@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     models = given if "none" in given else [registry.find(name).path for name in given]
     names: list[str] = args.files or [shared.STANDARD]
     sizes = [_size(name) for name in names]
-    known = None if None in sizes else [size for size in sizes if size is not None]
+    known = None if None in sizes else [size or 0 for size in sizes]
     status = 0
     with ExitStack() as stack:
 

@@ -110,6 +110,10 @@ def test_without_anything_to_code_there_is_no_encoder():
     assert target.getvalue() == compress(b"", None)
 
 
+def stopped(*args):
+    raise KeyboardInterrupt
+
+
 def test_manifest(known, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     contents = {"a": predictable(2500), "b": b""}
@@ -138,5 +142,9 @@ def test_manifest(known, tmp_path, monkeypatch, capsys):
     assert main([*command, "a"]) == 1
     assert "account.json exists" in capsys.readouterr().err
     assert not os.path.exists("a.lac")
-    assert main(["compress", "-q", "--manifest", "other.json", "a", "b.lac"]) == 1
-    assert len(json.loads((tmp_path / "other.json").read_text())["files"]) == 2
+    monkeypatch.setattr("laconic.coder.encoder.Encoder.__call__", stopped)
+    assert main(["compress", "-q", "--manifest", "other.json", "a", "b.lac"]) == 130
+    assert json.loads((tmp_path / "other.json").read_text())["files"] == [
+        {"file": name, "error": "the command was stopped before"} for name in ("a", "b.lac")
+    ]
+    assert sorted(os.listdir()) == ["a", "account.json", "b", "b.lac", "known", "other.json"]
