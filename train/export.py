@@ -11,7 +11,7 @@ from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.engine import load_engine
 from ..coder.kernels import code_lengths
 from ..data.batches import spread_batches
-from ..data.shards import shard_path
+from ..data.shards import open_shard
 from ..data.tokenshard import TokenShard
 from ..models.freeze import calibrate, freeze
 from .language import LanguageModule
@@ -62,9 +62,7 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
     """
     require_alone("export")
     tokenizer = run.tokenizer()
-    training, validation = (
-        TokenShard.open(shard_path(run.shards, split)) for split in ("train", "validation")
-    )
+    training, validation = (open_shard(run.shards, split) for split in ("train", "validation"))
     transformer = module.transformer.eval().cpu()
     seq_len = min(module.training_recipe.seq_len, training.num_tokens)
     batches = spread_batches(

@@ -4,9 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..data.shards import shard_path
+from ..data.shards import open_shard
 from ..data.splits import SPLITS
-from ..data.tokenshard import TokenShard
 from .publish import sample, shipped
 from .run import Run
 
@@ -26,13 +25,13 @@ def measure_worth(run: Run, checkpoint_bytes: int, old: Path | None) -> dict[str
         restored and compared, and bytes of such text from which it pays (None: never).
     """
     token_bytes = run.tokenizer().token_bytes
-    text = sample(TokenShard.open(shard_path(run.shards, "test")), token_bytes, NEW_BYTES)
+    text = sample(open_shard(run.shards, "test"), token_bytes, NEW_BYTES)
     start, adapted = [run.start], [run.checkpoint]
     ways = {"start": start, "adapted": adapted, "both": start + adapted, "none": []}
     new = {way: shipped(folders, text)["bits_per_byte"] for way, folders in ways.items()}
     kept = None
     if old is not None:
-        old_text = sample(TokenShard.open(shard_path(old, "validation")), token_bytes, OLD_BYTES)
+        old_text = sample(open_shard(old, "validation"), token_bytes, OLD_BYTES)
         kept = {way: shipped(ways[way], old_text)["bits_per_byte"] for way in ("start", "adapted")}
         kept["bytes"] = len(old_text)
     others = {"start": new["start"], "none": new["none"], "best": min(new["start"], new["none"])}
@@ -42,7 +41,7 @@ def measure_worth(run: Run, checkpoint_bytes: int, old: Path | None) -> dict[str
         "break_even": {
             name: break_even(checkpoint_bytes, other, new["adapted"]) for name, other in others.items()
         },
-        "corpus_bytes": sum(TokenShard.open(shard_path(run.shards, split)).num_bytes for split in SPLITS),
+        "corpus_bytes": sum(open_shard(run.shards, split).num_bytes for split in SPLITS),
     }
 
 
