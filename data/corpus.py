@@ -106,12 +106,13 @@ class Corpus:
 
         What is smaller is read whole. Its documents are documents of this corpus.
         """
-        total = sum(file.size for file in self.files)
+        sizes = [num_bytes if unit.file is None else unit.file.size for unit in self.units]
         document = self.max_document_bytes if self.total_bytes else self._max_row_bytes
-        least = max(1, min(document, total // max(1, len(self.units))))
+        least = max(1, min(document, sum(sizes) // len(sizes)))
+        step = max(1, len(sizes) * least // num_bytes)
         part = copy.copy(self)
-        part.units = self.units[:: max(1, len(self.units) * least // num_bytes)]
-        part._unit_bytes = num_bytes if total <= num_bytes else max(least, num_bytes // len(part.units))
+        part.units = self.units[::step]
+        part._unit_bytes = max(least, _level(sizes[::step], num_bytes))
         part.total_bytes = min(self.total_bytes, num_bytes)
         part.sample_bytes = num_bytes
         return part
@@ -123,6 +124,17 @@ class Corpus:
         for document in self:
             if split_of(document, validation_share, test_share) == split:
                 yield document
+
+
+def _level(sizes: list[int], num_bytes: int) -> int:
+    """The most to take of each, so that together it is `num_bytes`: small ones whole, of others the same."""
+    left = num_bytes
+    for number, size in enumerate(sorted(sizes)):
+        share = left // (len(sizes) - number)
+        if size > share:
+            return share
+        left -= size
+    return num_bytes
 
 
 def require_enough(num_bytes: int) -> None:

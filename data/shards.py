@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ..coder.errors import LaconicError
+from ..coder.parallel import in_order
 from ..coder.tokenizer import ByteTokenizer
-from .ahead import ahead
 from .corpus import Corpus, require_enough
 from .splits import SPLITS, Split, split_of
 from .tokenshard import VERSION, ShardWriter, TokenShard
 
 MANIFEST = "manifest.json"
-BATCH_BYTES = 8_000_000  # text encoded at a time, on all threads
+BATCH_BYTES = 4_000_000  # text encoded at a time, on all threads of the library
+BATCHES_IN_WORK = 2  # while the library encodes one, the tokens of another become arrays
 
 
 def shard_path(folder: str | os.PathLike[str], split: Split) -> Path:
@@ -80,8 +81,8 @@ def build_shards(
         for split in SPLITS
     }
     try:
-        # The library encodes a batch while the next is read and the one before is written.
-        for batch, ids in ahead((batch, tokenizer.encode_batch(batch)) for batch in ahead(_batches(corpus))):
+        encoded = in_order(lambda b, _: (b, tokenizer.encode_batch(b)), _batches(corpus), BATCHES_IN_WORK)
+        for batch, ids in encoded:
             splits = [split_of(document, validation_share, test_share) for document in batch]
             for split, writer in writers.items():
                 chosen = [number for number, s in enumerate(splits) if s == split]
@@ -116,9 +117,12 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(folder) / MANIFEST
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        raise LaconicError(f"{path} is missing or damaged: build the shards with laconic tokenizer") from None
+        manifest = json.loads(path.read_bytes())
+        if "build" in manifest and all("sha256" in manifest["splits"][split] for split in SPLITS):
+            return manifest
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise LaconicError(f"{path} is missing or damaged: build the shards with laconic tokenizer")
 
 
 def _describe(
@@ -133,6 +137,7 @@ def _describe(
         "test_share": test_share,
         "tokenizer_sha256": hashlib.sha256(tokenizer.to_json().encode()).hexdigest(),
         **({} if corpus.sample_bytes is None else {"sample_bytes": corpus.sample_bytes}),
+        **({"skip_unreadable": True} if corpus.skip_unreadable else {}),
     }
 
 
@@ -153,7 +158,7 @@ def _opened(folder: Path, build: dict[str, Any]) -> dict[Split, TokenShard] | No
             return None
         shards: dict[Split, TokenShard] = {split: open_shard(folder, split) for split in SPLITS}
         same = all(_summary(shard).items() <= manifest["splits"][s].items() for s, shard in shards.items())
-    except (LaconicError, KeyError, TypeError, AttributeError):
+    except LaconicError:
         return None
     return shards if same else None
 

@@ -81,12 +81,13 @@ class Rows:
         try:
             if self.file is not None and not self.file.size and self.builder != "parquet":
                 return  # the library takes an empty file for a damaged one
-            column, number = None, start
-            for table in self._load().skip(start).with_format("arrow").iter(ROWS_AT_A_TIME):
+            # Tables are the same from wherever it starts, for damage takes all of one.
+            column, number = None, start // ROWS_AT_A_TIME * ROWS_AT_A_TIME
+            for table in self._load().skip(number).with_format("arrow").iter(ROWS_AT_A_TIME):
                 column = column or self._choose(table.schema)
                 for value in self._as_bytes(table.column(column)):
                     number += 1
-                    if value:
+                    if value and number > start:
                         yield value, number
         except (LaconicError, MemoryError):
             raise

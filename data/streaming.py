@@ -2,7 +2,8 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,10 +12,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..coder.errors import LaconicError
-from .ahead import ahead
 from .batches import sequence_batch
 from .datamodule import Batch, TokenDataModule
-from .windows import Place, Stream
+from .windows import Place, Stream, Window
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class _StreamedBatches(IterableDataset[Batch]):
         state, (rank, world) = module._begin(), module._world()
         module._fetched.clear()
         used, parts, wanted = state.used, [], B
-        for window in ahead(stream.windows(state.place, rank, world)):
+        for window in _ahead(stream.windows(state.place, rank, world)):
             while used < len(window.order):
                 chosen = window.order[used : used + wanted]
                 used, wanted = used + len(chosen), wanted - len(chosen)
@@ -127,3 +127,16 @@ class _StreamedBatches(IterableDataset[Batch]):
                     parts, wanted = [], B
                     yield torch.from_numpy(inputs), torch.from_numpy(targets)
             used = 0
+
+
+def _ahead(windows: Iterable[Window]) -> Iterator[Window]:
+    """The windows in order, each made by a thread of its own while the one before is used."""
+    pool, iterator = ThreadPoolExecutor(1), iter(windows)
+    try:
+        coming = pool.submit(next, iterator)
+        while True:
+            window = coming.result()
+            coming = pool.submit(next, iterator)
+            yield window
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

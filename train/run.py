@@ -179,6 +179,7 @@ class Run:
                 f"{self.folder} was begun with another corpus, or its files have changed since: "
                 "choose another folder, or remove it"
             )
+        self.skips_file.unlink(missing_ok=True)
         write_whole(path, description)
 
     def sources(self) -> list[str]:
