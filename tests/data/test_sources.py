@@ -6,7 +6,7 @@ import pytest
 
 from laconic.coder.errors import LaconicError
 from laconic.data.corpus import Corpus
-from laconic.data.sources import Rows, resolve
+from laconic.data.sources import Rows, Unreadable, resolve
 
 TEXTS = [f'row {i}: naïve, 漢字, "quoted"\nand\ttabs 😀' for i in range(50)]
 STORED = [text.encode("utf-8") for text in TEXTS]
@@ -155,6 +155,28 @@ def test_rows_go_on_from_a_place(jsonl):
     assert [after for _, after in rows] == [*range(1, 8), *range(9, 51)]
     for start in (0, 3, 7, 8, 49, 50):
         assert list(unit.values(start)) == [row for row in rows if row[1] > start]
+
+
+def test_damage_takes_the_same_rows_wherever_reading_begins(tmp_path, monkeypatch):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "damaged.parquet"
+    parquet.write_table(pa.table({"text": [f"row {i}" for i in range(1000)]}), path, row_group_size=100)
+    column = parquet.ParquetFile(path).metadata.row_group(6).column(0)
+    _blank(path, column.dictionary_page_offset or column.data_page_offset)
+    monkeypatch.setattr("laconic.data.sources.ROWS_AT_A_TIME", 150)
+    (unit,) = resolve([str(path)])
+    read = {}
+    for start in (0, 130, 150, 449):
+        read[start] = []
+        with pytest.raises(Unreadable):
+            read[start].extend(unit.values(start))
+    assert 450 <= len(read[0]) <= 600
+    assert all(rows == read[0][start:] for start, rows in read.items())
+
+
+def _blank(path, begin):
+    whole = path.read_bytes()
+    path.write_bytes(whole[:begin] + bytes(60) + whole[begin + 60 :])
 
 
 def test_damaged_files_are_refused_in_one_line(tmp_path):

@@ -245,3 +245,12 @@ def test_a_sample_of_many_files_is_of_some(tmp_path):
     assert len(sample) == 20
     assert sample[0].startswith(b"000")
     assert sample[-1].startswith(b"285")
+
+
+def test_a_sample_of_uneven_files_is_as_large_as_was_asked_for(tmp_path):
+    (tmp_path / "large").write_bytes(b"many lines\n" * 10_000)
+    for i in range(30):
+        (tmp_path / f"small{i}").write_bytes(b"few lines\n" * 20)
+    corpus = Corpus([str(tmp_path)], max_document_bytes=1000)
+    taken = sum(map(len, corpus.sample(40_000)))
+    assert 40_000 <= taken < 41_000

@@ -13,45 +13,54 @@ from laconic.data.shards import open_shard
 from laconic.data.splits import split_of
 from laconic.train.configuration import build_recipe, load_recipe
 from laconic.train.language import LanguageModule
-from laconic.train.pipeline import prepare, pretrain, run
+from laconic.train.pipeline import prepare, pretrain
+from laconic.train.publish import corpora
 from laconic.train.run import Run
 
 STREAMED = {**TINY, "data.streaming": True, "data.shuffle_bytes": 20_000, "data.skip_unreadable": True}
 
 
-@pytest.mark.parametrize("cut_at", [20])
-def test_a_streamed_run_cut_off_and_resumed_equals_the_uninterrupted_one(
-    cut_at, corpus, tmp_path, monkeypatch, capsys
-):
-    sources = [str(corpus), str(tmp_path / "texts")]
-    (tmp_path / "texts").mkdir()
-    os.symlink(tmp_path / "gone", tmp_path / "texts" / "dangling.txt")
-    recipe = load_recipe("nano", None, {**STREAMED, "training.validations": 4, "training.max_steps": 32})
-    whole = run(sources, tmp_path / "whole", recipe)
-    assert list(whole["skipped"]) == [str(tmp_path / "texts" / "dangling.txt")]
-    assert "hash of a sample" in whole["corpora"][0]["source"]
+def _prepared(folder, sources, **changes):
+    this = Run.open(folder, load_recipe("nano", None, {**STREAMED, **changes}))
+    prepare(this, sources)
+    return this
+
+
+def test_a_streamed_run_cut_off_and_resumed_equals_one_that_was_not(corpus, tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "texts" / "dangling.txt"
+    gone.parent.mkdir()
+    gone.symlink_to(tmp_path / "gone")
+    sources, changes = [str(corpus), str(gone.parent)], {"training.validations": 4, "training.max_steps": 32}
+    whole, cut = (_prepared(tmp_path / name, sources, **changes) for name in ("whole", "cut"))
+    straight = pretrain(whole, "student", whole.recipe.training)
+    assert list(whole.skips()) == [str(gone)]
+    assert "hash of a sample" in corpora(whole)[0]["source"]
     assert "left out: cannot read" in capsys.readouterr().err
     step = LanguageModule.training_step
 
     def cut_off(self, batch, batch_idx):
-        if self.global_step == cut_at:
+        if self.global_step == 20:
             raise RuntimeError("the machine stopped")
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(LanguageModule, "training_step", cut_off)
     with pytest.raises(RuntimeError, match="stopped"):
-        run(sources, tmp_path / "cut", recipe)
+        pretrain(cut, "student", cut.recipe.training)
     monkeypatch.undo()
-    resumed = run(sources, tmp_path / "cut", recipe)
-    assert resumed["tokens_seen"] == whole["tokens_seen"] == 32 * 8 * 32
-    assert resumed["id"] == whole["id"]
+    resumed = pretrain(cut, "student", cut.recipe.training)
+    assert resumed.tokens_seen == straight.tokens_seen == 32 * 8 * 32
+    assert _same(straight, resumed)
+
+
+def _same(left, right):
+    left, right = (module.state_dict() for module in (left, right))
+    return left.keys() == right.keys() and all((left[name] == right[name]).all() for name in left)
 
 
 def test_nothing_but_a_sample_is_on_disk_and_validation_is_kept_out(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("laconic.train.recipe.LEAST_SAMPLE_BYTES", 50_000)
     changes = {"data.validation_tokens": 1000, "tokenizer.sample_bytes": 50_000}
-    this = Run.open(tmp_path / "run", load_recipe("nano", None, {**STREAMED, **changes}))
-    prepare(this, [str(corpus)])
+    this = _prepared(tmp_path / "run", [str(corpus)], **changes)
     held, total = open_shard(this.shards, "train").num_bytes, Corpus([str(corpus)]).total_bytes
     assert 0 < held < 0.6 * total
     tokenizer, validation = this.tokenizer(), open_shard(this.shards, "validation")
@@ -101,7 +110,6 @@ def test_two_processes_share_a_stream_and_go_on(corpus, tmp_path):
             (this.stage("student") / "final.ckpt").unlink(missing_ok=True)
             module = pretrain(this, "student", recipe.training)
         modules.append(module)
-    whole, cut = (m.state_dict() for m in modules)
-    assert all((whole[name] == cut[name]).all() for name in whole)
+    assert _same(*modules)
     assert modules[0].tokens_seen == 16 * 2 * 8 * 32
     assert json.loads((tmp_path / "cut" / "corpus.json").read_text())["sources"] == [str(corpus)]
