@@ -7,13 +7,21 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 
 from .language import LanguageModule
+from .logs import position
 
 
 class Budget(pl.Callback):
     """Keeps the clock of a run, and ends it when its steps or minutes are spent."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run may go on from a checkpoint at which it had already ended."""
+        assert isinstance(pl_module, LanguageModule)
+        patience = trainer.early_stopping_callback
+        if pl_module.progress() >= 1.0 or (patience and patience.wait_count >= patience.patience):
+            trainer.should_stop = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -45,19 +53,64 @@ class ValidationClock(pl.Callback):
     ) -> None:
         assert isinstance(pl_module, LanguageModule)
         due = pl_module.elapsed_seconds - self._since >= self.seconds
+        due = due and batches_taken(trainer) % trainer.accumulate_grad_batches == 0
         trainer.val_check_batch = 1 if due else self.never
         if due:
             self._since = pl_module.elapsed_seconds
 
 
-class SaveAtEnd(pl.Callback):
-    """Saves a checkpoint when training ends: every rank its part, where the model is sharded."""
+class Keep(Checkpoint):
+    """Saves a checkpoint after each validation, when training ends, and when `seconds` have passed between.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Never while the validation of a step or its row in the log is still to come, nor between the batches of a
+    step: a run that goes on from there would lack them.
+    """
+
+    def __init__(self, path: Path, seconds: float = 300.0) -> None:
+        self.path, self.seconds = path, seconds
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, LanguageModule)
+        self._since, self._step = pl_module.elapsed_seconds, trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, LanguageModule)
+        batches = batches_taken(trainer)
+        to_come = (
+            trainer.should_stop
+            or batches % trainer.val_check_batch == 0
+            or batches % trainer.accumulate_grad_batches
+            or trainer.global_step % trainer.log_every_n_steps == 0
+        )
+        if not to_come and pl_module.elapsed_seconds - self._since >= self.seconds:
+            self._save(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step != self._step:
+            self._save(trainer, pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.save()
+            checkpoint["logs"] = position(self.path.parent)
+
+    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.save_checkpoint(self.path)
+        self.on_train_start(trainer, pl_module)
+
+
+def batches_taken(trainer: pl.Trainer) -> int:
+    """Batches of the run so far, the present one with them."""
+    return trainer.fit_loop.total_batch_idx + 1
 
 
 class Throughput(pl.Callback):

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,32 @@ def changed_settings(kept: Mapping[str, Any], wanted: Mapping[str, Any], prefix:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file beside its final name and rename it."""
+    """Write a file beside its final name, on the disk, and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Name the folder where the disk is full, or fails: the system does not say which file it was.
+
+    Raises:
+        LaconicError: in place of an OSError without a name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or isinstance(error, BrokenPipeError) or not error.strerror:
+            raise
+        raise LaconicError(
+            f"cannot write into {folder}: {error.strerror}; what is done is kept: make room, or make it "
+            "writable, and give the same command again"
+        ) from None
 
 
 def _is_begun(folder: Path) -> bool:

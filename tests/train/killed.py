@@ -1,0 +1,200 @@
+"""Runs `laconic` in processes that kill themselves at a given moment; test_killed.py speaks to it.
+
+Reads requests, one JSON object a line, and answers each with one: every request is a process forked from this
+one, which has imported everything once. Ranks that train together are forked from it likewise, in place of
+being started anew. What is random and what depends on the clock is made hard to get right on the way: the loss
+is multiplied by noise from torch's generator, and each look at the clock takes 100 seconds.
+
+A request is {"arguments": [...], "notes": a folder, "kill": null or [who, moment, which time]}. Who is "" (the
+command), "0" or "1" (a rank). The notes are, of each of them, moments-WHO (a line for each) and losses-WHO
+(batch number, loss).
+"""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+from laconic.cli import main
+from laconic.data.tokenshard import ShardWriter
+from laconic.train import export, pipeline, processes, publish, tokenizer, worker
+from laconic.train.language import LanguageModule
+from laconic.train.optimizer import MuonAdamW
+
+SECONDS_A_LOOK = 100.0
+
+
+class Moments:
+    """Notes every moment of one process, and ends it at one of them."""
+
+    def __init__(self, request: dict, who: str) -> None:
+        notes, kill = Path(request["notes"]), request["kill"]
+        self.run = request["arguments"][request["arguments"].index("-o") + 1]
+        self.moments, self.losses = (
+            os.open(notes / f"{name}-{who}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            for name in ("moments", "losses")
+        )
+        self.fatal, self.left = (kill[1], kill[2]) if kill and kill[0] == who else (None, 0)
+
+    def pass_(self, moment: str, last_words=lambda: None) -> None:
+        os.write(self.moments, f"{moment}\n".encode())
+        if moment == self.fatal:
+            self.left -= 1
+            if self.left == 0:
+                last_words()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, owner, name: str) -> None:
+        inner = getattr(owner, name)
+
+        @functools.wraps(inner)
+        def watched(*args, **kwargs):
+            self.pass_(f"before {name}")
+            result = inner(*args, **kwargs)
+            self.pass_(f"after {name}")
+            return result
+
+        setattr(owner, name, watched)
+
+    def renaming(self, name: str) -> None:
+        inner = getattr(os, name)
+
+        def watched(source, target, *args, **kwargs):
+            ours = os.fspath(target).startswith(self.run)
+            what = f"naming {Path(target).name}"
+            if ours:
+                self.pass_(f"before {what}")
+            inner(source, target, *args, **kwargs)
+            if ours:
+                self.pass_(f"after {what}")
+
+        setattr(os, name, watched)
+
+    def flushing(self) -> None:
+        inner = os.fsync
+
+        def watched(descriptor):
+            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            if path.endswith(".partial"):
+                torn = functools.partial(os.truncate, path, os.path.getsize(path) // 2)
+                self.pass_(f"torn {Path(path).name}", torn)
+            inner(descriptor)
+
+        os.fsync = watched
+
+    def watch(self) -> None:
+        for owner, name in (
+            (tokenizer, "train_tokenizer"),
+            (ShardWriter, "add"),
+            (ShardWriter, "close"),
+            (LanguageModule, "validation_step"),
+            (MuonAdamW, "step"),
+            (publish, "with_prior"),
+            (publish, "shipped"),
+            (export, "publish"),
+        ):
+            self.around(owner, name)
+        self.renaming("replace")
+        self.renaming("rename")
+        self.flushing()
+        training_step, loss = LanguageModule.training_step, LanguageModule.loss
+
+        def noted(module, batch, batch_idx):
+            self.pass_("before training_step")
+            result = training_step(module, batch, batch_idx)
+            os.write(self.losses, f"{batch_idx} {result.item().hex()}\n".encode())
+            self.pass_("after training_step")
+            return result
+
+        def noisy(module, inputs, targets):
+            minimised, nats = loss(module, inputs, targets)
+            return minimised * (0.9 + 0.2 * torch.rand(())), nats
+
+        def tick(module):
+            module.elapsed_seconds += SECONDS_A_LOOK
+
+        LanguageModule.training_step, LanguageModule.loss, LanguageModule.tick = noted, noisy, tick
+
+
+class ForkedRank:
+    """What `processes` needs of subprocess.Popen, without the seconds that importing takes."""
+
+    request: dict
+
+    def __init__(self, command: list[str], env: dict[str, str], stdin, stdout, stderr) -> None:
+        theirs, ours = os.pipe()
+        self.stdin = os.fdopen(ours, "wb")
+        self.status: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            for rank in ForkedRank.others:
+                rank.stdin.close()
+            self.stdin.close()
+            os.dup2(theirs, 0)
+            os.dup2(stdout.fileno(), 1)
+            if stderr is not None:
+                os.dup2(stderr.fileno(), 2)
+            os.environ.update(env)
+            Moments(ForkedRank.request, env["RANK"]).watch()
+            os._exit(worker.main(*command[3:]))
+        os.close(theirs)
+        ForkedRank.others.append(self)
+
+    others: list["ForkedRank"] = []
+
+    def poll(self) -> int | None:
+        if self.status is None and (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self.status = os.waitstatus_to_exitcode(ended[1])
+        return self.status
+
+    def wait(self, timeout: float | None = None) -> None:
+        if self.status is None:
+            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    kill = terminate
+
+
+def child(request: dict, said: int) -> None:
+    """The command itself."""
+    os.dup2(said, 2)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+    sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0), write_through=True)
+    Moments(request, "").watch()
+    ForkedRank.request = request
+    processes.subprocess = type("subprocess", (), {"Popen": ForkedRank, "PIPE": subprocess.PIPE})
+    os._exit(main(request["arguments"]))
+
+
+def answer(request: dict) -> dict:
+    """The status of a request's process (negative: the signal that ended it), and what it said."""
+    hear, say = os.pipe()  # which all of its processes have, so that the end of it is the end of them all
+    process = os.fork()
+    if process == 0:
+        os.close(hear)
+        try:
+            child(request, say)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(3)
+    os.close(say)
+    with os.fdopen(hear, "rb") as heard:
+        said = heard.read().decode()
+    return {"status": os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), "said": said}
+
+
+if __name__ == "__main__":
+    assert pipeline
+    with contextlib.suppress(BrokenPipeError):
+        for line in sys.stdin:
+            print(json.dumps(answer(json.loads(line))), flush=True)
