@@ -1,4 +1,4 @@
-"""Callbacks: the end of a run, what is logged, and the line that people watch."""
+"""Callbacks: the end of a run, when it is saved, what is logged, and the line that people watch."""
 
 import sys
 import time
@@ -11,6 +11,8 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 
 from .language import LanguageModule
 from .logs import position
+
+LOGGED_STEPS = 50  # Lightning logs what a training step tells it every so many
 
 
 class Budget(pl.Callback):
@@ -77,12 +79,13 @@ class Keep(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, LanguageModule)
-        batches = batches_taken(trainer)
+        batches, validated = batches_taken(trainer), trainer.val_check_batch
+        assert isinstance(validated, int)
         to_come = (
             trainer.should_stop
-            or batches % trainer.val_check_batch == 0
+            or batches % validated == 0
             or batches % trainer.accumulate_grad_batches
-            or trainer.global_step % trainer.log_every_n_steps == 0
+            or trainer.global_step % LOGGED_STEPS == 0
         )
         if not to_come and pl_module.elapsed_seconds - self._since >= self.seconds:
             self._save(trainer, pl_module)

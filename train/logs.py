@@ -62,7 +62,9 @@ def cut(folder: Path, to: Mapping[str, Any] | None) -> None:
     """Drop what was logged after a `position`, or all of it: those steps are taken, and logged, once more."""
     to = to or {"rows": 0, "events": {}}
     rows = _read_rows(folder / METRICS)
-    if len(rows) > to["rows"]:
+    if not to["rows"]:
+        (folder / METRICS).unlink(missing_ok=True)
+    elif len(rows) > to["rows"]:
         write_whole(folder / METRICS, as_csv(rows[: to["rows"]]))
     for file in (folder / EVENTS).glob("events.*"):
         if file.name not in to["events"]:
@@ -73,10 +75,11 @@ def cut(folder: Path, to: Mapping[str, Any] | None) -> None:
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """What was logged, without what is empty."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+        return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

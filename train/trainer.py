@@ -16,9 +16,9 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from ..coder.errors import LaconicError
 from ..data.datamodule import TokenDataModule
-from .callbacks import Budget, Keep, ProgressLine, Throughput, ValidationClock
+from .callbacks import LOGGED_STEPS, Budget, Keep, ProgressLine, Throughput, ValidationClock
 from .consolidate import BEST, FINAL, LAST, consolidate, is_done, read_state
-from .language import LanguageModule, read_training_checkpoint
+from .language import LanguageModule
 from .logs import cut, stage_loggers
 from .processes import Unanswered, check_room, device_type, is_first, rank_and_world
 from .recipe import TrainingRecipe
@@ -98,6 +98,7 @@ def build_trainer(folder: Path, recipe: TrainingRecipe, label: str) -> pl.Traine
         val_check_interval=_validation_interval(recipe),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
+        log_every_n_steps=LOGGED_STEPS,
         logger=stage_loggers(folder),
         callbacks=callbacks,
         enable_model_summary=False,
@@ -191,16 +192,7 @@ def fit(module: LanguageModule, data: TokenDataModule, folder: Path, label: str)
             ) from None
         except RuntimeError as error:
             raise _explained(error, recipe) from error
-        if recipe.together:
-            if trainer.is_global_zero:
-                consolidate(folder)
-            trainer.strategy.barrier()
-            return final
-        best = newest_sound(folder / BEST)
-        if recipe.patience and best:
-            weights = read_training_checkpoint(best)
-            module.load_state_dict(weights["state_dict"])
-            module.on_load_checkpoint(weights)
-        trainer.validate(module, datamodule=data, verbose=False)
-        trainer.save_checkpoint(final)
+        if trainer.is_global_zero:
+            consolidate(folder)
+        trainer.strategy.barrier()
     return final

@@ -1,16 +1,15 @@
 """Runs `laconic` in processes that kill themselves at a given moment; test_killed.py speaks to it.
 
-Reads requests, one JSON object a line, and answers each with one: every request is a process forked from this
-one, which has imported everything once. Ranks that train together are forked from it likewise, in place of
-being started anew. What is random and what depends on the clock is made hard to get right on the way: the loss
-is multiplied by noise from torch's generator, and each look at the clock takes 100 seconds.
+Reads requests, one JSON object a line, and answers each with one: every request is a process forked from
+this one, which has imported everything once. Ranks that train together are forked likewise, in place of
+being started anew. Going on is made hard: the loss is multiplied by noise from torch's generator, and each
+look at the clock takes 100 seconds, so that every step is logged and every third one saved.
 
-A request is {"arguments": [...], "notes": a folder, "kill": null or [who, moment, which time]}. Who is "" (the
-command), "0" or "1" (a rank). The notes are, of each of them, moments-WHO (a line for each) and losses-WHO
-(batch number, loss).
+A request is {"arguments": [...], "notes": a folder, "kill": null or [who, moment, which time]}. Who is ""
+(the command), "0" or "1" (a rank). The notes are, of each of them, moments-WHO (a line for each) and
+losses-WHO (batch number, loss).
 """
 
-import contextlib
 import functools
 import io
 import json
@@ -20,6 +19,7 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -43,8 +43,11 @@ class Moments:
             for name in ("moments", "losses")
         )
         self.fatal, self.left = (kill[1], kill[2]) if kill and kill[0] == who else (None, 0)
+        self.process = os.getpid()
 
     def pass_(self, moment: str, last_words=lambda: None) -> None:
+        if os.getpid() != self.process:  # a rank, which has moments of its own
+            return
         os.write(self.moments, f"{moment}\n".encode())
         if moment == self.fatal:
             self.left -= 1
@@ -100,34 +103,43 @@ class Moments:
             (publish, "with_prior"),
             (publish, "shipped"),
             (export, "publish"),
+            (processes.time, "sleep"),
         ):
             self.around(owner, name)
         self.renaming("replace")
         self.renaming("rename")
         self.flushing()
-        training_step, loss = LanguageModule.training_step, LanguageModule.loss
+        training_step = LanguageModule.training_step
 
         def noted(module, batch, batch_idx):
             self.pass_("before training_step")
             result = training_step(module, batch, batch_idx)
-            os.write(self.losses, f"{batch_idx} {result.item().hex()}\n".encode())
+            if os.getpid() == self.process:
+                os.write(self.losses, f"{batch_idx} {result.item().hex()}\n".encode())
             self.pass_("after training_step")
             return result
 
-        def noisy(module, inputs, targets):
-            minimised, nats = loss(module, inputs, targets)
-            return minimised * (0.9 + 0.2 * torch.rand(())), nats
+        LanguageModule.training_step = noted
 
-        def tick(module):
-            module.elapsed_seconds += SECONDS_A_LOOK
 
-        LanguageModule.training_step, LanguageModule.loss, LanguageModule.tick = noted, noisy, tick
+def make_hard() -> None:
+    loss = LanguageModule.loss
+
+    def noisy(module, inputs, targets):
+        minimised, nats = loss(module, inputs, targets)
+        return minimised * (0.9 + 0.2 * torch.rand(())), nats
+
+    def tick(module):
+        module.elapsed_seconds += SECONDS_A_LOOK
+
+    LanguageModule.loss, LanguageModule.tick = noisy, tick
 
 
 class ForkedRank:
     """What `processes` needs of subprocess.Popen, without the seconds that importing takes."""
 
     request: dict
+    others: ClassVar[list["ForkedRank"]] = []
 
     def __init__(self, command: list[str], env: dict[str, str], stdin, stdout, stderr) -> None:
         theirs, ours = os.pipe()
@@ -147,8 +159,6 @@ class ForkedRank:
             os._exit(worker.main(*command[3:]))
         os.close(theirs)
         ForkedRank.others.append(self)
-
-    others: list["ForkedRank"] = []
 
     def poll(self) -> int | None:
         if self.status is None and (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
@@ -194,7 +204,8 @@ def answer(request: dict) -> dict:
 
 
 if __name__ == "__main__":
-    assert pipeline
-    with contextlib.suppress(BrokenPipeError):
-        for line in sys.stdin:
-            print(json.dumps(answer(json.loads(line))), flush=True)
+    assert pipeline  # imported for all
+    make_hard()
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
+    os._exit(0)
