@@ -46,7 +46,7 @@ class Calibration:
         return min(1 << fp.RESIDUAL_BITS, RESIDUAL_TARGET / max(self.residual, 1e-6))
 
 
-def _linears(model: Transformer) -> dict[str, QuantLinear]:
+def linears(model: Transformer) -> dict[str, QuantLinear]:
     """The matrices of the blocks by the names of their tensors."""
     found: dict[str, QuantLinear] = {}
     for i, block in enumerate(model.layers):
@@ -89,7 +89,7 @@ def calibrate(model: Transformer, batches: Iterable[Tensor], moments: bool = Fal
     handles = [block.ffn.up.register_forward_hook(watch(i)) for i, block in enumerate(model.layers)]
     handles += [block.register_forward_hook(watch_residual) for block in model.layers]
     if moments:
-        handles += [m.register_forward_pre_hook(collect(name)) for name, m in _linears(model).items()]
+        handles += [m.register_forward_pre_hook(collect(name)) for name, m in linears(model).items()]
     training, quantised = model.training, model.quantised
     model.eval().simulate_integers(False)
     for block in model.layers:

@@ -17,6 +17,7 @@ from ..data.datamodule import TokenDataModule
 from ..data.replay import ReplayDataModule
 from ..data.shards import build_shards, shard_path
 from ..data.tokenshard import TokenShard
+from ..models.grow import grow
 from .export import export
 from .language import LanguageModule, load_language_module
 from .pipeline import prepare, say
@@ -74,11 +75,13 @@ def adapt(start: Start, sources: list[str], replay: list[str], out: Path, recipe
 
 
 def _module(run: Run, start: Start, training: TrainingRecipe) -> LanguageModule:
-    """The start, ready to learn."""
+    """The start, grown to the recipe's shape, ready to learn."""
     tokenizer = run.tokenizer()
     sha256 = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()
     module = LanguageModule(run.recipe.model, tokenizer.byte_lengths.tolist(), training, sha256)
-    module.transformer.load_state_dict(start.transformer.state_dict())
+    shape = run.recipe.model
+    grown = grow(start.transformer, shape.num_layers, shape.window)
+    module.transformer.load_state_dict(grown.state_dict())
     module.anchor = run.recipe.adaptation.anchor
     return module
 

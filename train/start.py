@@ -16,6 +16,8 @@ from .language import load_language_module
 from .recipe import Recipe
 from .run import Run
 
+GROWING = ("model.num_layers", "model.window")  # what may become more than the start has
+
 
 @dataclass
 class Start:
@@ -77,6 +79,8 @@ def _no_transformer(name: str) -> LaconicError:
 def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, Any]) -> Recipe:
     """The recipe of configs/adapt.yaml with the start's shape and vocabulary, changed by file and overrides.
 
+    More layers or a longer window than the start has are what it grows to: see `models.grow`.
+
     Raises:
         LaconicError: it has faults, or contradicts the start.
     """
@@ -87,13 +91,26 @@ def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, 
     wanted = {**({} if config is None else read_yaml(Path(config))), **overrides}
     bits = {"training.weight_bits": bits_of(start.checkpoint.tensors)}
     recipe = build_recipe(read_yaml(CONFIGS / "adapt.yaml"), fixed, bits, wanted)
-    if odd := [f"{key} {wanted[key]}" for key in fixed if wanted.get(key, fixed[key]) != fixed[key]]:
+    odd = [
+        f"{key} {wanted[key]}"
+        for key in fixed
+        if wanted.get(key, fixed[key]) != fixed[key] and not _grows(key, wanted[key], fixed)
+    ]
+    if odd:
         there = ", ".join(f"{fixed[text.split()[0]]}" for text in odd)
         raise LaconicError(
             f"the recipe asks for {', '.join(odd)}, {start.name} has {there}: what is adapted keeps its "
-            "shape and its tokenizer and has no teacher; leave that out, or train anew without --from"
+            "tokenizer and its shape, but for more layers or a longer window, and has no teacher; leave that "
+            "out, or train anew without --from"
         )
     return recipe
+
+
+def _grows(key: str, wanted: Any, there: Mapping[str, Any]) -> bool:
+    """Whether it asks for more of what can grow; relative positions have a bias for each distance."""
+    if key == "model.window" and there["model.positions"] == "relative":
+        return False
+    return key in GROWING and isinstance(wanted, int) and wanted > there[key]
 
 
 def keep_start(run: Run, start: Start) -> None:

@@ -177,6 +177,22 @@ def test_cut_off_and_resumed_it_equals_the_uninterrupted(old_run, new_text, tmp_
     assert a["adaptation"]["old"] is None
 
 
+def test_it_grows_where_the_recipe_asks_for_more(old_run, new_text, tmp_path, capsys):
+    own = find_start(str(old_run)).transformer.config
+    more = [f"--model.num_layers={own.num_layers + 1}"]
+    out = tmp_path / "grown"
+    assert main(["train", "--from", str(old_run), str(new_text), "-o", str(out), *SHORT, *more]) == 0
+    config = FrozenCheckpoint.load(out / "checkpoint").config
+    assert config.num_layers == own.num_layers + 1
+    new = json.loads((out / "report.json").read_text())["adaptation"]["new"]
+    assert new["adapted"] < new["start"]
+    capsys.readouterr()
+    arguments = ["train", "--from", str(old_run), str(new_text), "-o", str(tmp_path / "wide")]
+    for other in ("--model.d_model=64", f"--model.window={2 * own.window}"):  # its positions are relative
+        assert main([*arguments, other]) == 1
+        assert "keeps its tokenizer and its shape, but for more layers" in capsys.readouterr().err
+
+
 class Stopped(Exception):
     pass
 

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="start",
         metavar="START",
         help="adapt a checkpoint (name, folder or id) or the student of a run, by configs/adapt.yaml; the "
-        "shape and the tokenizer are its own",
+        "tokenizer and the shape are its own, unless --model.num_layers or --model.window ask for more",
     )
     parser.add_argument(
         "--replay",
