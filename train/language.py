@@ -137,7 +137,7 @@ class LanguageModule(pl.LightningModule):
         if "sums" in saved and len(saved["sums"]) == world:  # else read by a process that trains no more
             self.train_bits_per_byte.reset()
             self.train_bits_per_byte.update(*saved["sums"][rank].to(self.train_bits_per_byte.device))
-            self._random = saved["random"][rank]
+            self._random = saved["random"][rank].clone()  # torch crashes on a part of a tensor
 
     def _rank_and_world(self) -> tuple[int, int]:
         trainer = self._trainer

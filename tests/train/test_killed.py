@@ -21,7 +21,7 @@ from laconic.train.run import Run
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/fd").is_dir(), reason="forks, and asks for the names of files, as Linux does"
 )
-STEPS = 16
+STEPS = 12
 TINY = {
     "tokenizer.vocab_size": 300,
     "model.d_model": 32,

@@ -198,9 +198,10 @@ def test_early_stopping_goes_back_to_the_best_weights(corpus, tmp_path, monkeypa
     monkeypatch.setattr(LanguageModule, "on_validation_epoch_end", scripted)
     changes = {"training.max_steps": 60, "training.validations": 6, "training.patience": 2}
     recipe = load_recipe("nano", None, {**TINY, **changes})
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+    with monkeypatch.context() as patch:
         patch.setattr("laconic.train.trainer.consolidate", stop)
-        run([str(corpus)], tmp_path / "run", recipe)
+        with pytest.raises(RuntimeError, match="stopped"):
+            run([str(corpus)], tmp_path / "run", recipe)
     assert sorted(seen) == [1.5, 1.6, 1.7, 2.0]
     run([str(corpus)], tmp_path / "run", recipe)
     assert sorted(seen) == [1.5, 1.6, 1.7, 2.0]
