@@ -123,13 +123,14 @@ def _put_multiplier(tensors: Arrays, name: str, scale: np.ndarray) -> None:
 class _Rounding:
     """How the matrices of the blocks become integers."""
 
-    def __init__(self, calibration: Calibration, bits: int) -> None:
-        self.moments, self.levels = calibration.moments, levels_of(bits)
+    def __init__(self, calibration: Calibration, bits: int, sparsity: float) -> None:
+        self.moments, self.levels, self.sparsity = calibration.moments, levels_of(bits), sparsity
         self.residual_unit = calibration.residual_unit
 
     def put(self, tensors: Arrays, name: str, weight: Tensor, scale: float | np.ndarray) -> None:
         """`scale`: fixed-point output a unit of (input q x row scale x weight)."""
-        tensors[f"{name}.weight"], step = round_rows(_numpy(weight), self.levels, self.moments.get(name))
+        moment = self.moments.get(name)
+        tensors[f"{name}.weight"], step = round_rows(_numpy(weight), self.levels, moment, self.sparsity)
         _put_multiplier(tensors, name, step * scale)
 
 
@@ -173,7 +174,11 @@ def _freeze_embedding(tensors: Arrays, model: Transformer, residual_unit: float)
 
 
 def freeze(
-    model: Transformer, token_bytes: list[bytes], calibration: Calibration, bits: int = 8
+    model: Transformer,
+    token_bytes: list[bytes],
+    calibration: Calibration,
+    bits: int = 8,
+    sparsity: float = 0.0,
 ) -> tuple[FrozenConfig, Arrays]:
     """The integer tensors of a calibrated model.
 
@@ -182,10 +187,11 @@ def freeze(
         token_bytes: the bytes of each id, V of them.
         calibration: what `calibrate` returned.
         bits: of the blocks' matrices; the embedding and the head have 8.
+        sparsity: share of the blocks' weights that become zero, beside those that are rounded to it.
     """
     assert len(token_bytes) == model.vocab_size
     tensors: Arrays = {}
-    rounding = _Rounding(calibration, bits)
+    rounding = _Rounding(calibration, bits, sparsity)
     _freeze_embedding(tensors, model, calibration.residual_unit)
     for i, block in enumerate(model.layers):
         _freeze_attention(tensors, f"layers.{i}", block.attention, rounding)

@@ -17,6 +17,7 @@ from .recipe import Recipe
 from .run import Run
 
 GROWING = ("model.num_layers", "model.window")  # what may become more than the start has
+PRUNABLE = ("model.num_layers", "model.num_heads", "model.ffn_dim")  # and what less
 
 
 @dataclass
@@ -79,7 +80,8 @@ def _no_transformer(name: str) -> LaconicError:
 def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, Any]) -> Recipe:
     """The recipe of configs/adapt.yaml with the start's shape and vocabulary, changed by file and overrides.
 
-    More layers or a longer window than the start has are what it grows to: see `models.grow`.
+    More layers or a longer window than the start has are what it grows to (see `models.grow`), fewer layers,
+    heads or channels what it is pruned to (see `models.prune`); both may be asked for.
 
     Raises:
         LaconicError: it has faults, or contradicts the start.
@@ -94,23 +96,23 @@ def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, 
     odd = [
         f"{key} {wanted[key]}"
         for key in fixed
-        if wanted.get(key, fixed[key]) != fixed[key] and not _grows(key, wanted[key], fixed)
+        if wanted.get(key, fixed[key]) != fixed[key] and not _may_become(key, wanted[key], fixed)
     ]
     if odd:
         there = ", ".join(f"{fixed[text.split()[0]]}" for text in odd)
         raise LaconicError(
             f"the recipe asks for {', '.join(odd)}, {start.name} has {there}: what is adapted keeps its "
-            "tokenizer and its shape, but for more layers or a longer window, and has no teacher; leave that "
-            "out, or train anew without --from"
+            "tokenizer and its shape, but for more layers or a longer window, or fewer layers, heads or "
+            "channels, and has no teacher; leave that out, or train anew without --from"
         )
     return recipe
 
 
-def _grows(key: str, wanted: Any, there: Mapping[str, Any]) -> bool:
-    """Whether it asks for more of what can grow; relative positions have a bias for each distance."""
+def _may_become(key: str, wanted: Any, there: Mapping[str, Any]) -> bool:
+    """Whether more can grow, or less be left by pruning; relative positions have a bias for each distance."""
     if key == "model.window" and there["model.positions"] == "relative":
         return False
-    return key in GROWING and isinstance(wanted, int) and wanted > there[key]
+    return (key in GROWING and wanted > there[key]) or (key in PRUNABLE and wanted < there[key])
 
 
 def keep_start(run: Run, start: Start) -> None:
