@@ -46,9 +46,11 @@ class ValidationClock(pl.Callback):
         self.seconds, self.never = seconds, never
         self._since = 0.0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, LanguageModule)
-        self._since = pl_module.elapsed_seconds
+    def state_dict(self) -> dict[str, Any]:
+        return {"since": self._since}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._since = state_dict["since"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -62,14 +64,15 @@ class ValidationClock(pl.Callback):
 
 
 class Keep(Checkpoint):
-    """Saves a checkpoint after each validation, when training ends, and when `seconds` have passed between.
+    """Saves `last` after each validation, when training ends, and when `seconds` have passed between.
 
-    Never while the validation of a step or its row in the log is still to come, nor between the batches of a
-    step: a run that goes on from there would lack them.
+    `best` too, where the run has patience and the validation was the best so far. Never while the validation of
+    a step or its row in the log is still to come, nor between the batches of a step: a run that goes on from
+    there would lack them.
     """
 
-    def __init__(self, path: Path, seconds: float = 300.0) -> None:
-        self.path, self.seconds = path, seconds
+    def __init__(self, last: Path, best: Path, seconds: float = 300.0) -> None:
+        self.last, self.best, self.seconds = last, best, seconds
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, LanguageModule)
@@ -91,8 +94,12 @@ class Keep(Checkpoint):
             self._save(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn == "fit":
-            self._save(trainer, pl_module)
+        if trainer.state.fn != "fit":
+            return
+        patience = trainer.early_stopping_callback
+        if patience and patience.wait_count == 0:
+            trainer.save_checkpoint(self.best)
+        self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step != self._step:
@@ -104,10 +111,10 @@ class Keep(Checkpoint):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.save()
-            checkpoint["logs"] = position(self.path.parent)
+            checkpoint["logs"] = position(self.last.parent)
 
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.last)
         self.on_train_start(trainer, pl_module)
 
 

@@ -1,5 +1,6 @@
 """A run folder: where each stage of a run puts what it makes."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ BUDGET = (
     "threads",
     "timeout_minutes",
 )  # what may change from one call of a run to the next
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk says against writing
 
 
 def changed_settings(kept: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -49,7 +51,7 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Name the folder where the disk is full, or fails: the system does not say which file it was.
+    """Name the folder where the disk is full, or fails: what writes to an open file does not say which.
 
     Raises:
         LaconicError: in place of an OSError without a name.
@@ -57,11 +59,11 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None or isinstance(error, BrokenPipeError) or not error.strerror:
+        if error.filename is not None or error.errno not in DISK:
             raise
         raise LaconicError(
-            f"cannot write into {folder}: {error.strerror}; what is done is kept: make room, or make it "
-            "writable, and give the same command again"
+            f"cannot write into {folder}: {error.strerror}; what is done is kept: make room, and give the "
+            "same command again"
         ) from None
 
 

@@ -72,21 +72,25 @@ def settle(partial: Path, path: Path) -> None:
 
     Whatever ends the process, one of both is there and whole.
     """
-    for file in partial.rglob("*") if partial.is_dir() else [partial]:
-        if file.is_file():
-            with file.open("rb+") as written:
-                os.fsync(written.fileno())
+    for part in (partial, *partial.rglob("*")):
+        _flush(part)
     if path.exists() and fault(path) is None:
         _remove(one_before(path))
         os.replace(path, one_before(path))
     _remove(path)
     os.replace(partial, path)
-    if hasattr(os, "O_DIRECTORY"):  # where a folder can be opened, so that its new names reach the disk
-        folder = os.open(path.parent, os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or the names in a folder where the system lets folders be opened, on the disk."""
+    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
@@ -102,7 +106,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     Raises:
         LaconicError: it cannot be written; what was there is as it was.
     """
-    content = io.BytesIO()
+    content = io.BytesIO()  # for torch.save does not say which way a file failed
     torch.save(checkpoint, content)
     partial = path.with_name(path.name + ".partial")
     try:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping
 
 from ..coder.errors import LaconicError
 from ..data.datamodule import TokenDataModule
@@ -74,13 +74,8 @@ def build_trainer(folder: Path, recipe: TrainingRecipe, label: str) -> pl.Traine
         assert recipe.minutes is not None
         callbacks.append(ValidationClock(60 * recipe.minutes / recipe.validations, NEVER))
     if recipe.patience:
-        callbacks += [
-            ModelCheckpoint(
-                folder, Path(BEST).stem, monitor=MONITOR, save_top_k=1, enable_version_counter=False
-            ),
-            EarlyStopping(MONITOR, patience=recipe.patience, check_finite=False),
-        ]
-    callbacks.append(Keep(folder / LAST))  # after those whose state it saves
+        callbacks.append(EarlyStopping(MONITOR, patience=recipe.patience, check_finite=False))
+    callbacks.append(Keep(folder / LAST, folder / BEST))  # after those whose state it saves
     precision = resolve_precision(recipe)
     settings: dict[str, Any] = {
         "accelerator": recipe.accelerator,

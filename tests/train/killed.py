@@ -14,9 +14,11 @@ import functools
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import ClassVar
@@ -165,14 +167,18 @@ class ForkedRank:
             self.status = os.waitstatus_to_exitcode(ended[1])
         return self.status
 
-    def wait(self, timeout: float | None = None) -> None:
-        if self.status is None:
-            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+    def wait(self, timeout: float = 60.0) -> None:
+        until = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired("rank", timeout)
+            select.select([], [], [], 0.01)  # for sleep is a moment
 
     def terminate(self) -> None:
         os.kill(self.pid, signal.SIGTERM)
 
-    kill = terminate
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
 
 
 def child(request: dict, said: int) -> None:
@@ -182,7 +188,7 @@ def child(request: dict, said: int) -> None:
     sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0), write_through=True)
     Moments(request, "").watch()
     ForkedRank.request = request
-    processes.subprocess = type("subprocess", (), {"Popen": ForkedRank, "PIPE": subprocess.PIPE})
+    processes.subprocess.Popen = ForkedRank
     os._exit(main(request["arguments"]))
 
 

@@ -8,6 +8,7 @@ import torch
 
 from laconic.coder.errors import LaconicError
 from laconic.train.logs import CsvLog, cut, position
+from laconic.train.run import writing
 from laconic.train.saving import fault, newest_sound, one_before, write_checkpoint
 
 
@@ -104,6 +105,17 @@ def test_a_place_that_cannot_be_written_is_one_line_and_costs_nothing(last):
     with pytest.raises(LaconicError, match=f"cannot save {last}: Is a directory"):
         write_checkpoint(content(4), last)
     assert [number_of(path) for path in (last, one_before(last))] == [3, 2]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="has no device that is always full")
+def test_a_disk_that_is_full_under_an_open_file_is_one_line_with_the_folder(tmp_path):
+    with (
+        pytest.raises(LaconicError, match=f"cannot write into {tmp_path}: No space left on device"),
+        writing(tmp_path),
+    ):
+        Path("/dev/full").write_bytes(b"text")
+    with pytest.raises(ConnectionError), writing(tmp_path):
+        raise ConnectionError("of another kind")
 
 
 def test_logs_go_on_where_a_checkpoint_left_them(tmp_path):
