@@ -66,7 +66,7 @@ class ValidationClock(pl.Callback):
 class Keep(Checkpoint):
     """Saves `last` after each validation, when training ends, and when `seconds` have passed between.
 
-    `best` too, where the run has patience and the validation was the best so far. Never while the validation of
+    `best` too, where the run has patience and no validation was better before. Never while the validation of
     a step or its row in the log is still to come, nor between the batches of a step: a run that goes on from
     there would lack them.
     """

@@ -195,11 +195,12 @@ def test_six_kills_of_the_command_or_of_one_of_two_ranks(driver, prepared, tmp_p
     shutil.copytree(prepared, tmp_path / "prepared")
     Run(tmp_path / "prepared", build_recipe(TINY, TWO)).keep_recipe()
     parts = [
-        ": before sleep",  # the command's look at its ranks
         "1: .* training_step",
         "0: .* step",
         "[01]: .* validation_step",
         "0: torn last.ckpt.partial",
         "0: .* naming last.ckpt(.old)?",
     ]
-    check_each(case(driver, tmp_path, ["pretrain"], tmp_path / "prepared"), parts)
+    two = case(driver, tmp_path, ["pretrain"], tmp_path / "prepared")
+    check_each(two, parts)
+    two.kill_and_go_on("command", ("", "before sleep", 5))  # the fifth look at the ranks, half a second in

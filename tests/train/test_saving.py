@@ -109,10 +109,7 @@ def test_a_place_that_cannot_be_written_is_one_line_and_costs_nothing(last):
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="has no device that is always full")
 def test_a_disk_that_is_full_under_an_open_file_is_one_line_with_the_folder(tmp_path):
-    with (
-        pytest.raises(LaconicError, match=f"cannot write into {tmp_path}: No space left on device"),
-        writing(tmp_path),
-    ):
+    with pytest.raises(LaconicError, match=f"cannot write into {tmp_path}: No space"), writing(tmp_path):
         Path("/dev/full").write_bytes(b"text")
     with pytest.raises(ConnectionError), writing(tmp_path):
         raise ConnectionError("of another kind")
