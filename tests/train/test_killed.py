@@ -155,8 +155,8 @@ def case(driver, folder: Path, arguments: list[str], prepared: Path | None = Non
 
 def test_a_run_killed_in_a_save_and_between_its_renames_is_the_uninterrupted_one(driver, prepared, tmp_path):
     alone = case(driver, tmp_path, ["pretrain"], prepared)
-    between = ("", "before naming last.ckpt", 2)
-    assert alone.kill_and_go_on("twice", ("", "torn last.ckpt.partial", 3), between) == 6
+    between = ("", "before naming last.ckpt", 4)
+    assert alone.kill_and_go_on("twice", ("", "torn last.ckpt.partial", 3), between) == 10
     assert len(alone.losses("twice")) == 2 * STEPS
 
 

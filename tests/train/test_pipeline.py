@@ -98,28 +98,6 @@ def test_stages_one_by_one_make_the_same_checkpoint(trained, corpus, tmp_path, c
     assert report["id"][:16] in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("cut_at", [20, 29])
-def test_a_run_cut_off_and_resumed_equals_the_uninterrupted_one(cut_at, corpus, tmp_path, monkeypatch):
-    # Saved every 8 steps, so after 16 and 24; the integer graph is simulated from step 25 on.
-    recipe = load_recipe("nano", None, {**TINY, "training.validations": 4, "training.max_steps": 32})
-    whole = run([str(corpus)], tmp_path / "whole", recipe)
-    step = LanguageModule.training_step
-
-    def cut_off(self, batch, batch_idx):
-        if self.global_step == cut_at:
-            raise RuntimeError("the machine stopped")
-        return step(self, batch, batch_idx)
-
-    monkeypatch.setattr(LanguageModule, "training_step", cut_off)
-    with pytest.raises(RuntimeError, match="stopped"):
-        run([str(corpus)], tmp_path / "cut", recipe)
-    assert (tmp_path / "cut" / "student" / "last.ckpt").is_file()
-    monkeypatch.undo()
-    resumed = run([str(corpus)], tmp_path / "cut", recipe)
-    assert resumed["tokens_seen"] == whole["tokens_seen"] == 32 * 8 * 32
-    assert resumed["id"] == whole["id"]
-
-
 def test_non_finite_loss_stops_before_the_step(monkeypatch, corpus, tmp_path):
     taken = {}
 
