@@ -20,6 +20,7 @@ from .report import Report
 from .speed import measure_speed
 from .speed_report import Speed
 from .subject import laconic_codec, load_checkpoint, select_levels
+from .tokenizing import Tokenizing, measure_tokenizing
 
 PROGRAM_NAMES = ", ".join(program.name for program in PROGRAMS)
 
@@ -47,7 +48,7 @@ def compare(
     return Report(samples, [measure(codec, samples) for codec in chain(ours, others)], left_out, checkpoint)
 
 
-def write_json(report: Report | Speed | Entropy, out: Path) -> None:
+def write_json(report: Report | Speed | Entropy | Tokenizing, out: Path) -> None:
     """The whole report as JSON.
 
     Raises:
@@ -93,6 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "end: bits above the bound, and MB/s",
     )
     parser.add_argument(
+        "--tokenizing",
+        action="store_true",
+        help="measure how fast the files become token shards, beside the tokenizers library alone",
+    )
+    parser.add_argument(
         "--engine", metavar="E", help=f"with --speed: {', '.join(ENGINES)} (default: {ENGINES[0]})"
     )
     parser.add_argument(
@@ -112,6 +118,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write what was asked for."""
     check_outputs(args.json, args.plot, args.files)
+    if args.tokenizing:
+        return _run_tokenizing(args)
     if args.entropy:
         return _run_entropy(args)
     levels = select_levels(args.levels or ("all" if args.speed else str(DEFAULT_LEVEL)))
@@ -148,7 +156,15 @@ def _run_entropy(args: argparse.Namespace) -> int:
     return _show(measure_entropy(data, args.model), args)
 
 
-def _show(report: Speed | Entropy, args: argparse.Namespace) -> int:
+def _run_tokenizing(args: argparse.Namespace) -> int:
+    """Raises LaconicError for options that the other measurements have."""
+    others = args.speed or args.entropy or args.plot or args.peers != "all"
+    if others or args.levels or args.engine or args.streams:
+        raise LaconicError("--tokenizing measures tokenizers alone: leave out all but FILE, -m and --json")
+    return _show(measure_tokenizing(args.files, args.model), args)
+
+
+def _show(report: Speed | Entropy | Tokenizing, args: argparse.Namespace) -> int:
     print(report.as_text())
     if args.json:
         write_json(report, args.json)

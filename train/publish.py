@@ -11,7 +11,7 @@ from ..coder.checkpoint import Config, FrozenCheckpoint
 from ..coder.files import compress, decompress
 from ..coder.fixedpoint import Array
 from ..coder.graph import PRIOR_TENSORS
-from ..data.shards import read_manifest, shard_path
+from ..data.shards import open_shard, read_manifest
 from ..data.tokenshard import TokenShard
 from .configuration import dump_recipe
 from .prior import MOST_TEXT, with_prior
@@ -42,12 +42,11 @@ def publish(
         The report, which is also kept in the checkpoint's summary and in report.json.
     """
     tokenizer = run.tokenizer()
-    training, validation = (
-        TokenShard.open(shard_path(run.shards, split)) for split in ("train", "validation")
-    )
+    training, validation = (open_shard(run.shards, split) for split in ("train", "validation"))
     bytes_per_token = training.num_bytes / training.num_tokens
     draft = run.folder / "checkpoint.partial"
-    shutil.rmtree(draft, ignore_errors=True)
+    for leftover in (draft, *run.folder.glob(".checkpoint.*")):  # of a time that was cut off
+        shutil.rmtree(leftover, ignore_errors=True)
     start = FrozenCheckpoint.load(run.start) if run.start.is_dir() else None
     if start is not None:  # its prior, for text that is too short for one of its own
         tensors |= {name: start.tensors[name] for name in PRIOR_TENSORS if name in start.tensors}
@@ -57,6 +56,7 @@ def publish(
     report: dict[str, Any] = {
         "name": run.recipe.name,
         **({} if start is None else {"adapted_from": start.id.hex()}),
+        **({"skipped": skips} if (skips := run.skips()) else {}),
         "corpora": corpora(run, start),
         **figures,
         "bytes_per_token": bytes_per_token,
@@ -113,27 +113,29 @@ def corpora(run: Run, start: FrozenCheckpoint | None = None) -> list[dict[str, A
 
 
 def _corpus(shards: Path) -> dict[str, Any]:
-    """A corpus with names without the folders that only this machine has."""
+    """A corpus with names without the folders that only this machine has; of a stream, what files hold."""
     manifest = read_manifest(shards)
-    names = [Path(source).name or source for source in manifest["build"]["sources"]]
-    train = manifest["splits"]["train"]
-    return {"source": ", ".join(names), "bytes": train["bytes"], "sha256": train["sha256"]}
+    build, train = manifest["build"], manifest["splits"]["train"]
+    source = ", ".join(Path(source).name or source for source in build["sources"])
+    if "sample_bytes" not in build:
+        return {"source": source, "bytes": train["bytes"], "sha256": train["sha256"]}
+    stored = sum(size for _, size, _ in build["files"])
+    return {"source": f"{source} (a stream; hash of a sample)", "bytes": stored, "sha256": train["sha256"]}
 
 
 def _replace(checkpoint: FrozenCheckpoint, folder: Path) -> None:
     """Save where an earlier export of the same run may stand; that one is kept until the new one is whole."""
-    if not folder.exists():
-        checkpoint.save(folder)
-        return
     old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    folder.rename(old)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
     try:
         checkpoint.save(folder)
     except BaseException:
-        old.rename(folder)
+        if old.exists():
+            old.rename(folder)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def card(checkpoint: FrozenCheckpoint, run: Run, model: Rows, rates: Rows) -> str:

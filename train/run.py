@@ -1,8 +1,10 @@
 """A run folder: where each stage of a run puts what it makes."""
 
+import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ BUDGET = (
     "threads",
     "timeout_minutes",
 )  # what may change from one call of a run to the next
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk says against writing
 
 
 def changed_settings(kept: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -36,11 +39,32 @@ def changed_settings(kept: Mapping[str, Any], wanted: Mapping[str, Any], prefix:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file beside its final name and rename it."""
+    """Write a file beside its final name, on the disk, and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Name the folder where the disk is full, or fails: what writes to an open file does not say which.
+
+    Raises:
+        LaconicError: in place of an OSError without a name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in DISK:
+            raise
+        raise LaconicError(
+            f"cannot write into {folder}: {error.strerror}; what is done is kept: make room, and give the "
+            "same command again"
+        ) from None
 
 
 def _is_begun(folder: Path) -> bool:
@@ -61,8 +85,18 @@ class Run:
         return self.folder / "tokenizer.json"
 
     @property
+    def corpus_file(self) -> Path:
+        """Which corpus the run is tied to."""
+        return self.folder / "corpus.json"
+
+    @property
+    def skips_file(self) -> Path:
+        """Files of the corpus that were left out, where there are any."""
+        return self.folder / "skipped.json"
+
+    @property
     def shards(self) -> Path:
-        """Token shards of the corpus."""
+        """Token shards of the corpus, or of a sample of it."""
         return self.folder / "shards"
 
     @property
@@ -161,10 +195,34 @@ class Run:
         """
         files = [[os.path.abspath(file.path), file.size, file.mtime_ns] for file in corpus.files]
         description = json.dumps({"sources": corpus.sources, "files": files}, indent=1) + "\n"
-        path = self.folder / "corpus.json"
-        if path.is_file() and path.read_text() != description and _is_begun(self.folder):
+        path = self.corpus_file
+        if path.is_file() and path.read_text() == description:
+            return
+        if path.is_file() and _is_begun(self.folder):
             raise LaconicError(
                 f"{self.folder} was begun with another corpus, or its files have changed since: "
                 "choose another folder, or remove it"
             )
+        self.skips_file.unlink(missing_ok=True)
         write_whole(path, description)
+
+    def sources(self) -> list[str]:
+        """The sources of the corpus that the run is tied to; relative ones as the command was given them.
+
+        Raises:
+            LaconicError: it is tied to none.
+        """
+        if not self.corpus_file.is_file():
+            raise LaconicError(
+                f"{self.folder} has no corpus yet: run `laconic tokenizer PATH... -o {self.folder}`"
+            )
+        return json.loads(self.corpus_file.read_text())["sources"]
+
+    def skips(self) -> dict[str, str]:
+        """Files of the corpus that were left out, and why."""
+        return json.loads(self.skips_file.read_text()) if self.skips_file.is_file() else {}
+
+    def keep_skips(self, skips: Mapping[str, str]) -> None:
+        """Add files that were left out."""
+        if skips:
+            write_whole(self.skips_file, json.dumps({**self.skips(), **skips}, indent=1) + "\n")
