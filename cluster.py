@@ -286,7 +286,6 @@ class Cluster:
 def _connect(ray: Any, address: str, workers: int) -> None:
     """Raises LaconicError where no cluster answers."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # what is wrong is said in our words
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == LOCAL:
         # In this thread, for what Ray starts ends with the thread that started it.
