@@ -1,8 +1,9 @@
 """The training text of a corpus as endless windows of tokens; no two ranks share a document.
 
-An epoch reads the units of the corpus (files, data sets of the hub) in an order of its own. Of its training
-documents, rank r of N takes those whose number n has n mod N = r: every rank reads all of them, and encodes
-its own. A window is the next `window_bytes` of these; their tokens are put end to end and cut into sequences.
+An epoch reads the units of the corpus (files, data sets of the hub) in an order of its own. Of the training
+documents of its unit u, rank r of N takes those whose number n in the unit has (u + n) mod N = r: every rank
+reads all of them, and encodes its own. So a damaged file, of which one rank may read more rows than another
+before the damage is met, changes nothing for the files after it. A window is the next `window_bytes` of these; their tokens are put end to end and cut into sequences.
 What is left, less than a sequence, begins the next window; an epoch ends a window. So a window follows from
 the place where it begins, and going on from there takes no more than reading it again.
 """
@@ -33,7 +34,7 @@ class Place:
         epoch: epochs before it.
         unit: units before it in this epoch, of its order.
         start: place in the unit: see `Corpus.read`.
-        documents: training documents before it in this epoch, of all ranks.
+        documents: training documents before it in the unit, of all ranks.
         tokens: int64 [less than a sequence], what the window before has left.
         offsets: int64, where documents begin among them.
     """
@@ -93,24 +94,27 @@ class Stream:
         while True:
             order = np.random.default_rng([self.seed, place.epoch]).permutation(len(self.corpus.units))
             texts: list[bytes] = []
-            num_bytes, documents = 0, place.documents
-            first, begin = place.unit, place.start
+            num_bytes, seen = 0, 0
+            first, begin, documents = place.unit, place.start, place.documents
+            whole = (first, begin) == (0, 0)
             for unit in range(first, len(order)):
                 for group, start in self.corpus.read(int(order[unit]), begin if unit == first else 0):
                     for document in group:
                         if split_of(document, self.validation_share, self.test_share) == "train":
-                            if documents % world == rank:
+                            if (unit + documents) % world == rank:
                                 texts.append(document)
                                 num_bytes += len(document)
                             documents += 1
+                            seen += 1
                     if num_bytes >= self.window_bytes:
                         window, tokens, offsets = self._window(place, texts, rank)
                         yield window
                         place = Place(place.number + 1, place.epoch, unit, start, documents, tokens, offsets)
                         texts, num_bytes = [], 0
-            if documents <= rank:
+                documents = 0
+            if whole and seen < world:
                 raise LaconicError(
-                    f"the corpus has {documents} documents to train on, and {world} ranks need one each at "
+                    f"the corpus has {seen} documents to train on, and {world} ranks need one each at "
                     "least: give more text"
                 )
             window, tokens, offsets = self._window(place, texts, rank)
