@@ -11,7 +11,7 @@ from typing import Any
 from ..coder.errors import LaconicError
 from ..coder.tokenizer import ByteTokenizer
 from .corpus import Corpus, require_enough
-from .splits import SPLITS, Split, split_of
+from .splits import SPLITS, Split, is_used, split_of
 from .tokenshard import VERSION, ShardWriter, TokenShard
 
 MANIFEST = "manifest.json"
@@ -29,6 +29,7 @@ def build_shards(
     folder: str | os.PathLike[str],
     validation_share: float = 0.02,
     test_share: float = 0.02,
+    train_share: float = 1.0,
 ) -> dict[Split, TokenShard]:
     """The shards of a corpus, built unless the folder holds exactly these.
 
@@ -42,7 +43,7 @@ def build_shards(
         LaconicError: the corpus cannot be read or is too small, or a split with a share gets no document.
     """
     folder = Path(folder)
-    build = _describe(corpus, tokenizer, validation_share, test_share)
+    build = _describe(corpus, tokenizer, validation_share, test_share, train_share)
     found = _opened(folder, build)
     if found:
         return found
@@ -58,8 +59,10 @@ def build_shards(
     try:
         for batch in _batches(corpus):
             for document, ids in zip(batch, tokenizer.encode_batch(batch), strict=True):
-                writers[split_of(document, validation_share, test_share)].add(document, ids)
-        _check(writers, {"train": 1.0, "validation": validation_share, "test": test_share})
+                split = split_of(document, validation_share, test_share)
+                if split != "train" or is_used(document, train_share):
+                    writers[split].add(document, ids)
+        _check(writers, {"train": train_share, "validation": validation_share, "test": test_share})
         for writer in writers.values():
             writer.close()
     finally:
@@ -88,7 +91,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _describe(
-    corpus: Corpus, tokenizer: ByteTokenizer, validation_share: float, test_share: float
+    corpus: Corpus, tokenizer: ByteTokenizer, validation_share: float, test_share: float, train_share: float
 ) -> dict[str, Any]:
     return {
         "version": VERSION,
@@ -97,6 +100,7 @@ def _describe(
         "max_document_bytes": corpus.max_document_bytes,
         "validation_share": validation_share,
         "test_share": test_share,
+        "train_share": train_share,
         "tokenizer_sha256": hashlib.sha256(tokenizer.to_json().encode()).hexdigest(),
     }
 

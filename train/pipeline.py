@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 from ..coder.errors import LaconicError
 from ..data.corpus import Corpus
 from ..data.datamodule import TokenDataModule
+from ..data.predictions import Predictions
 from ..data.shards import build_shards
 from ..models.config import ModelConfig
 from .consolidate import FINAL
@@ -23,8 +24,9 @@ from .export import export
 from .language import LanguageModule, load_language_module
 from .ngram import train_ngram
 from .processes import check_room, launch, must_launch, require_alone
-from .recipe import Recipe, TrainingRecipe
+from .recipe import DistillationRecipe, Recipe, TrainingRecipe
 from .run import Run
+from .teachers import Teacher, cached_predictions, find_teachers, named_teachers
 from .tokenizer import fit_tokenizer
 from .trainer import fit
 
@@ -53,6 +55,7 @@ def prepare(run: Run, sources: list[str]) -> None:
         run.shards,
         validation_share=recipe.data.validation_share,
         test_share=recipe.data.test_share,
+        train_share=recipe.data.train_share,
     )
 
 
@@ -71,11 +74,9 @@ def _check_kind(run: Run) -> None:
         )
 
 
-def _data(run: Run) -> TokenDataModule:
-    t = run.recipe.training
-    return TokenDataModule(
-        run.shards, t.seq_len, t.batch_size, seed=t.seed, validation_tokens=run.recipe.data.validation_tokens
-    )
+def _data(run: Run, predictions: Predictions | None = None) -> TokenDataModule:
+    t, tokens = run.recipe.training, run.recipe.data.validation_tokens
+    return TokenDataModule(run.shards, t.seq_len, t.batch_size, t.seed, tokens, predictions)
 
 
 def _launch_where_it_is_due(run: Run, stage: str, training: TrainingRecipe, distilled: bool) -> None:
@@ -95,18 +96,29 @@ def pretrain(run: Run, stage: str, training: TrainingRecipe) -> LanguageModule:
     return load_language_module(path)
 
 
-def distill(run: Run, training: TrainingRecipe) -> LanguageModule:
-    """Train the student from text and from the run's teacher: here, or in several processes."""
-    _check_kind(run)
-    teacher = run.stage("teacher") / "final.ckpt"
-    if not teacher.is_file():
+def _check_taught(recipe: DistillationRecipe) -> None:
+    if not recipe.taught and (recipe.top_k or recipe.hidden_weight or recipe.attention_weight):
         raise LaconicError(
-            f"{run.folder} has no teacher yet: run `laconic pretrain --stage teacher -o {run.folder}`"
+            "the distillation section asks for a teacher, and there is none: give distillation.teachers, or "
+            "distillation.teacher_share"
         )
+
+
+def _predictions(run: Run, teachers: list[Teacher]) -> Predictions | None:
+    """What the student is yet to learn from, where it is cached."""
+    return None if (run.stage("student") / FINAL).is_file() else cached_predictions(run, teachers)
+
+
+def distill(run: Run, training: TrainingRecipe) -> LanguageModule:
+    """Train the student from text and from its teachers: here, or in several processes."""
+    _check_kind(run)
+    teachers = find_teachers(run)
+    predictions = _predictions(run, teachers)
     _launch_where_it_is_due(run, "student", training, distilled=True)
     student = _module(run, run.recipe.model, training)
-    module = DistillationModule(student, load_language_module(teacher), run.recipe.distillation)
-    path = fit(module, _data(run), run.stage("student"), "student")
+    present = [] if run.recipe.distillation.top_k else [teacher.transformer for teacher in teachers]
+    module = DistillationModule(student, present, run.recipe.distillation)
+    path = fit(module, _data(run, predictions), run.stage("student"), "student")
     return load_language_module(path)
 
 
@@ -149,18 +161,24 @@ def run(sources: list[str], out: Path, recipe: Recipe) -> dict[str, Any]:
     """
     require_alone("train")
     check_room(recipe.training)
+    _check_taught(recipe.distillation)
     clock = _Clock(recipe.training)
     this = Run.open(out, recipe)
     prepare(this, sources)
     if recipe.kind == "ngram":
         say("counting n-grams")
         return train_ngram(this)
-    training, share = recipe.training, recipe.distillation.teacher_share
+    training, distillation = recipe.training, recipe.distillation
+    share = distillation.teacher_share
+    named_teachers(this)  # or refuses them before anything is trained
     if share:
         pretrain(
             this, "teacher", replace(training, minutes=clock.left(share), max_steps=_steps(training, share))
         )
+    if distillation.taught and distillation.top_k:
+        say("the teachers read the training text")
+        _predictions(this, find_teachers(this))
     rest = replace(training, minutes=clock.left(1 - share), max_steps=_steps(training, 1 - share))
-    student = distill(this, rest) if share else pretrain(this, "student", rest)
+    student = distill(this, rest) if distillation.taught else pretrain(this, "student", rest)
     say("freezing")
     return export(this, student)

@@ -83,7 +83,8 @@ def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, 
     tokenizer = start.checkpoint.tokenizer
     fixed: dict[str, Any] = {f"model.{key}": value for key, value in asdict(start.transformer.config).items()}
     fixed |= {"tokenizer.kind": tokenizer.kind, "tokenizer.vocab_size": tokenizer.vocab_size}
-    fixed |= {"kind": "transformer", "tokenizer.source": None, "distillation.teacher_share": 0.0}
+    fixed |= {"kind": "transformer", "tokenizer.source": None}
+    fixed |= {"distillation.teacher_share": 0.0, "distillation.teachers": []}
     wanted = {**({} if config is None else read_yaml(Path(config))), **overrides}
     bits = {"training.weight_bits": bits_of(start.checkpoint.tensors)}
     recipe = build_recipe(read_yaml(CONFIGS / "adapt.yaml"), fixed, bits, wanted)

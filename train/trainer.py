@@ -22,7 +22,7 @@ from .callbacks import Budget, ProgressLine, SaveAtEnd, Throughput, ValidationCl
 from .consolidate import BEST, FINAL, LAST, consolidate, last_checkpoint, read_settings
 from .language import LanguageModule, read_training_checkpoint
 from .processes import Unanswered, check_room, device_type, rank_and_world
-from .recipe import TrainingRecipe
+from .recipe import DistillationRecipe, TrainingRecipe
 from .run import changed_settings
 from .strategies import trainer_settings
 
@@ -135,9 +135,10 @@ def _keep_pages() -> None:
 
 
 @contextlib.contextmanager
-def _threads(recipe: TrainingRecipe) -> Iterator[None]:
+def limited_threads(threads: int | None, devices: int = 1) -> Iterator[None]:
+    """Have torch use so many threads (None: as many as it would), shared by processes."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, (recipe.threads or before) // recipe.devices))
+    torch.set_num_threads(max(1, (threads or before) // devices))
     try:
         yield
     finally:
@@ -147,6 +148,8 @@ def _threads(recipe: TrainingRecipe) -> Iterator[None]:
 def _check_settings(path: Path, module: LanguageModule) -> None:
     saved = read_settings(path)
     saved["training"] = {**asdict(TrainingRecipe()), **saved["training"]}  # an older one lacks some
+    if "distillation" in saved:
+        saved["distillation"] = {**asdict(DistillationRecipe()), **saved["distillation"]}
     if changed := changed_settings(saved, module.hparams):
         raise LaconicError(
             f"{path} was trained with other settings ({', '.join(changed)}): "
@@ -193,7 +196,7 @@ def fit(module: LanguageModule, data: TokenDataModule, folder: Path, label: str)
         _check_settings(resume, module)
     pl.seed_everything(recipe.seed, verbose=False)
     _keep_pages()
-    with _threads(recipe):
+    with limited_threads(recipe.threads, recipe.devices):
         trainer = build_trainer(folder, recipe, label)
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
