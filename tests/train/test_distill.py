@@ -154,10 +154,12 @@ def test_a_run_of_each_kind(settings, corpus, teacher, tmp_path):
     assert any(row["train/bits_per_byte"] for row in csv.DictReader(metrics.open()))
 
 
-def test_cached_predictions_are_the_teachers_whatever_is_cut_off(corpus, teacher, tmp_path, monkeypatch):
+def test_cached_predictions_are_those_of_these_teachers_whatever_is_cut_off(
+    corpus, teacher, tmp_path, monkeypatch
+):
     monkeypatch.setattr(teachers_module, "CONTEXT", 64)
     monkeypatch.setattr(teachers_module, "STRETCH", 600)
-    report = taught(corpus, tmp_path / "run", teacher, top_k=5, temperature=2.0)
+    taught(corpus, tmp_path / "run", teacher, top_k=5, temperature=2.0)
     this = Run.open(tmp_path / "run", None)
     (path,) = this.shards.glob("*.top5")
     shard = TokenShard.open(shard_path(this.shards, "train"))
@@ -196,23 +198,15 @@ def test_cached_predictions_are_the_teachers_whatever_is_cut_off(corpus, teacher
     path.write_bytes(whole[:-1])
     with pytest.raises(LaconicError, match="remove it to make it anew"):
         cached_predictions(this, teachers)
-    assert run([str(corpus)], tmp_path / "run", this.recipe)["id"] == report["id"]  # what is done needs none
 
-
-def test_another_teacher_or_text_has_a_cache_of_its_own(corpus, teacher, tmp_path):
-    taught(corpus, tmp_path / "run", teacher, top_k=5)
-    this = Run.open(tmp_path / "run", None)
-    (first,) = this.shards.glob("*.top5")
-    teachers = find_teachers(this)
     teachers[0].id = "another"
     cached_predictions(this, teachers)
-    assert len(list(this.shards.glob("*.top5"))) == 2
     this.recipe.distillation.top_k = 3
     cached_predictions(this, teachers)
-    assert len(list(this.shards.glob("*.top3"))) == 1
-    assert first.is_file()
+    assert sorted(path.suffix for path in this.shards.glob("*.top*")) == [".top3", ".top5", ".top5"]
 
 
+@pytest.mark.slow
 def test_a_taught_run_cut_off_and_resumed_equals_the_uninterrupted_one(
     corpus, teacher, tmp_path, monkeypatch
 ):

@@ -150,6 +150,7 @@ def test_a_sweep_of_n_grams_counts(text, tmp_path):
     assert all(float(row["bits_per_byte"]) < 3 for row in rows)
 
 
+@pytest.mark.slow
 def test_what_teachers_say_is_cached_once_for_all_trials(text, tmp_path, monkeypatch):
     short = {**TINY, "training.max_steps": 3}
     run_pipeline([str(text)], tmp_path / "teacher", load_recipe("nano", None, short))
