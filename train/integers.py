@@ -26,7 +26,7 @@ from ..models.quantise import Clip, QuantLinear, fake_quantise_rows
 from ..models.rounding import levels_of, round_rows
 from ..models.transformer import Transformer
 from .configuration import build_recipe, read_yaml
-from .export import CALIBRATION_BATCHES, CALIBRATION_SEQUENCES, compare
+from .export import calibration_batches, compare
 from .language import load_language_module
 from .run import Run
 
@@ -89,11 +89,12 @@ def _last_rows(model: Transformer) -> None:
     model.__class__ = _RoundedHead
 
 
-def steps_of(bits: int, moments: Arrays) -> dict[str, Step]:
+def steps_of(bits: int, sparsity: float, moments: Arrays) -> dict[str, Step]:
     """Name -> what has a float model simulate that step alone.
 
     Args:
         bits: of the blocks' matrices.
+        sparsity: share of zeros in them.
         moments: of the inputs of each matrix, as `calibrate` measures them.
     """
     levels = levels_of(bits)
@@ -101,7 +102,7 @@ def steps_of(bits: int, moments: Arrays) -> dict[str, Step]:
     def weights(model: Transformer) -> None:
         for name, linear in linears(model).items():
             exact = linear.weight.detach().double().numpy()
-            integers, step = round_rows(exact, levels, moments[name])
+            integers, step = round_rows(exact, levels, moments[name], sparsity)
             linear.weight.data = torch.from_numpy(integers * step[:, None]).float()
             linear.levels = levels
 
@@ -144,12 +145,12 @@ def measure_integers(folder: Path) -> Iterator[tuple[str, float, float]]:
     checkpoint, module = FrozenCheckpoint.load(run.checkpoint), load_language_module(trained)
     model = module.transformer.eval()
     model.simulate_integers(False)
-    training, validation = (TokenShard.open(shard_path(run.shards, s)) for s in ("train", "validation"))
-    seq_len = min(run.recipe.training.seq_len, training.num_tokens, validation.num_tokens)
-    batches = spread_batches(training, seq_len, CALIBRATION_SEQUENCES, CALIBRATION_BATCHES, model.begin_id)
-    calibration = calibrate(model, [torch.from_numpy(inputs) for inputs, _ in batches], moments=True)
-    bits = run.recipe.training.weight_bits
-    steps = steps_of(bits, calibration.moments)
+    validation = TokenShard.open(shard_path(run.shards, "validation"))
+    seq_len = min(run.recipe.training.seq_len, validation.num_tokens)
+    batches = calibration_batches(run, model.begin_id)
+    calibration = calibrate(model, [inputs for inputs, _ in batches], moments=True)
+    bits, sparsity = run.recipe.training.weight_bits, run.recipe.training.sparsity
+    steps = steps_of(bits, sparsity, calibration.moments)
 
     def measured(step: Step | None) -> float:
         changed = copy.deepcopy(model)

@@ -104,8 +104,7 @@ def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, 
         raise LaconicError(
             f"the recipe asks for {', '.join(odd)}, {start.name} has {there}: what is adapted keeps its "
             "tokenizer and its shape, but for more layers or a longer window, or fewer layers, heads or "
-            "channels, and has no teacher; leave that "
-            "out, or train anew without --from"
+            "channels, and has no teacher; leave that out, or train anew without --from"
         )
     return recipe
 

@@ -1,7 +1,6 @@
 import pytest
 from test_pipeline import TINY
 
-from laconic.coder.checkpoint import FrozenCheckpoint
 from laconic.train.configuration import load_recipe
 from laconic.train.integers import main, measure_integers
 from laconic.train.pipeline import run
@@ -30,7 +29,6 @@ def test_each_step_is_measured_alone_and_the_whole_is_the_checkpoints(finished):
     assert rows["all of these"][0] == pytest.approx(rows["the frozen integers"][0], abs=0.003)
 
 
-def test_what_is_no_finished_run_is_refused(tmp_path, finished, capsys):
+def test_what_is_no_finished_run_is_refused(tmp_path, capsys):
     assert main([str(tmp_path)]) == 1
     assert "holds no finished run" in capsys.readouterr().err
-    assert FrozenCheckpoint.load(finished[0] / "checkpoint").config.num_layers
