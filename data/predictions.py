@@ -21,6 +21,7 @@ from ..coder.errors import LaconicError
 from .tokenshard import item_size
 
 LEAST_LOG = -30.0  # that float16 holds instead of the logarithm of nothing
+ROUNDING = 0.02  # by which probabilities may miss a sum of 1 after float16
 
 
 def record_type(vocab_size: int, top_k: int) -> np.dtype:
@@ -32,29 +33,40 @@ def record_type(vocab_size: int, top_k: int) -> np.dtype:
 class Predictions:
     """Those of one shard, memory-mapped: records [num_tokens]."""
 
+    path: Path
     records: NDArray
+    vocab_size: int
 
     @classmethod
-    def open(cls, path: Path, record: np.dtype, num_tokens: int) -> "Predictions":
+    def open(cls, path: Path, vocab_size: int, top_k: int, num_tokens: int) -> "Predictions":
         """Map them.
 
         Raises:
             LaconicError: the file is not there, or is not of that many tokens.
         """
+        record = record_type(vocab_size, top_k)
         wanted = record.itemsize * num_tokens
         if not path.is_file() or path.stat().st_size != wanted:
             raise LaconicError(f"{path} is not there, or has not {wanted:,} bytes: remove it to make it anew")
-        return cls(np.memmap(path, record, "r"))
+        return cls(path, np.memmap(path, record, "r"), vocab_size)
 
     def at(self, starts: NDArray[np.int64], seq_len: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Of T = seq_len tokens from each of B starts on: ids [B, T, k], log-probabilities [B, T, k + 1]."""
+        """Of T = seq_len tokens from each of B starts on: ids [B, T, k], log-probabilities [B, T, k + 1].
+
+        Raises:
+            LaconicError: these are no distributions over the vocabulary, so that the file is damaged.
+        """
         rows = np.stack([self.records[start : start + seq_len] for start in starts.tolist()])
-        return rows["ids"].astype(np.int64), rows["log_probs"].astype(np.float32)
+        ids, log_probs = rows["ids"].astype(np.int64), rows["log_probs"].astype(np.float32)
+        if ids.max() >= self.vocab_size or not np.allclose(np.exp(log_probs).sum(-1), 1, atol=ROUNDING):
+            raise LaconicError(f"{self.path} is damaged: remove it to make it anew")
+        return ids, log_probs
 
 
 def write_predictions(
     path: Path,
-    record: np.dtype,
+    vocab_size: int,
+    top_k: int,
     num_tokens: int,
     stretch: int,
     predict: Callable[[int, int], tuple[NDArray, NDArray]],
@@ -70,7 +82,7 @@ def write_predictions(
     """
     from tqdm import tqdm
 
-    partial = path.with_name(path.name + ".partial")
+    record, partial = record_type(vocab_size, top_k), path.with_name(path.name + ".partial")
     try:
         with open(partial, "ab") as file:
             done = file.tell() // record.itemsize // stretch * stretch

@@ -75,8 +75,7 @@ def cached_slice(
     teacher = (p * (log_p - torch.cat((log_top, log_tail), dim=-1))).sum() * temperature**2
     # By the logits: q - p at the k tokens, and q (1 - p_tail / q_tail) at the others.
     scale, ratio = weight * temperature, (log_p[:, -1:] - log_tail).exp()
-    gradient += log_q.exp() * (1 - ratio) * scale
-    gradient.scatter_add_(1, ids, (top * ratio - p[:, :-1]) * scale)
+    gradient += (log_q.exp() * (1 - ratio)).scatter_(1, ids, top - p[:, :-1]) * scale
     return _sums(text, teacher, weight), gradient.to(logits.dtype)
 
 

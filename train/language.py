@@ -166,7 +166,7 @@ class LanguageModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the norm of all gradients, wherever they are."""
-        norm = clip_gradients(self.trainer.strategy, self.transformer, self.training_recipe.clip_norm)
+        norm = clip_gradients(self.trainer.strategy, self, self.training_recipe.clip_norm)
         if not torch.isfinite(norm):
             self._stop(f"the gradient's norm became {norm.item()}")
 

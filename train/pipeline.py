@@ -18,6 +18,7 @@ from ..data.datamodule import TokenDataModule
 from ..data.predictions import Predictions
 from ..data.shards import build_shards
 from ..models.config import ModelConfig
+from ..models.transformer import Transformer
 from .consolidate import FINAL
 from .distill import DistillationModule
 from .export import export
@@ -26,7 +27,7 @@ from .ngram import train_ngram
 from .processes import check_room, launch, must_launch, require_alone
 from .recipe import DistillationRecipe, Recipe, TrainingRecipe
 from .run import Run
-from .teachers import Teacher, cached_predictions, find_teachers, named_teachers
+from .teachers import cached_predictions, find_teachers, named_teachers, sha256_of
 from .tokenizer import fit_tokenizer
 from .trainer import fit
 
@@ -104,7 +105,7 @@ def _check_taught(recipe: DistillationRecipe) -> None:
         )
 
 
-def _predictions(run: Run, teachers: list[Teacher]) -> Predictions | None:
+def _predictions(run: Run, teachers: list[Transformer]) -> Predictions | None:
     """What the student is yet to learn from, where it is cached."""
     return None if (run.stage("student") / FINAL).is_file() else cached_predictions(run, teachers)
 
@@ -116,8 +117,10 @@ def distill(run: Run, training: TrainingRecipe) -> LanguageModule:
     predictions = _predictions(run, teachers)
     _launch_where_it_is_due(run, "student", training, distilled=True)
     student = _module(run, run.recipe.model, training)
-    present = [] if run.recipe.distillation.top_k else [teacher.transformer for teacher in teachers]
-    module = DistillationModule(student, present, run.recipe.distillation)
+    module = DistillationModule(
+        student, [] if run.recipe.distillation.top_k else teachers, run.recipe.distillation
+    )
+    module.hparams["teachers"] = [sha256_of(teacher) for teacher in teachers]  # fit goes on with no others
     path = fit(module, _data(run, predictions), run.stage("student"), "student")
     return load_language_module(path)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..coder.errors import LaconicError
 from ..data.batches import sequence_batch
-from ..data.predictions import Predictions, record_type, write_predictions
+from ..data.predictions import Predictions, write_predictions
 from ..data.shards import shard_path
 from ..data.tokenshard import TokenShard
 from ..models.loss import SLICE, product_type
@@ -25,15 +25,7 @@ from .trainer import limited_threads, resolve_precision
 CONTEXT, STRETCH = 512, 4096  # tokens that are read before those that are predicted at a time
 
 
-@dataclass
-class Teacher:
-    """A trained model: what names its weights, and itself in floats."""
-
-    id: str
-    transformer: Transformer
-
-
-def find_teachers(run: Run) -> list[Teacher]:
+def find_teachers(run: Run) -> list[Transformer]:
     """The run's own teacher, where it has one, and those that its recipe names.
 
     Raises:
@@ -50,21 +42,29 @@ def find_teachers(run: Run) -> list[Teacher]:
     module = load_language_module(own)
     _check_tokenizer(run, str(own), module.tokenizer_sha256)
     module.transformer.simulate_integers(False)
-    return [Teacher(_sha256(own.read_bytes()), module.transformer), *named_teachers(run)]
+    return [module.transformer, *named_teachers(run)]
 
 
-def named_teachers(run: Run) -> list[Teacher]:
+def named_teachers(run: Run) -> list[Transformer]:
     """Those that the recipe names.
 
     Raises:
         LaconicError: one of them is missing or damaged, or has another tokenizer.
     """
-    found: list[Teacher] = []
+    found: list[Transformer] = []
     for name in run.recipe.distillation.teachers:
         start = find_start(name)
         _check_tokenizer(run, name, _sha256(start.checkpoint.tokenizer.to_json().encode()))
-        found.append(Teacher(start.checkpoint.id.hex(), start.transformer))
+        found.append(start.transformer)
     return found
+
+
+def sha256_of(teacher: Transformer) -> str:
+    """Names its shape and weights, in hexadecimal."""
+    digest = hashlib.sha256(json.dumps(asdict(teacher.config)).encode())
+    for name, tensor in sorted(teacher.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _sha256(content: bytes) -> str:
@@ -80,7 +80,7 @@ def _check_tokenizer(run: Run, name: str, found: str) -> None:
         )
 
 
-def cached_predictions(run: Run, teachers: list[Teacher]) -> Predictions | None:
+def cached_predictions(run: Run, teachers: list[Transformer]) -> Predictions | None:
     """What the teachers say of the run's training text, computed unless it is there; None without top_k.
 
     Each token is predicted after 512 others at least, but for the text's beginning, while a student sees what
@@ -93,10 +93,9 @@ def cached_predictions(run: Run, teachers: list[Teacher]) -> Predictions | None:
     if not recipe.top_k:
         return None
     shard = TokenShard.open(shard_path(run.shards, "train"))
-    record = record_type(shard.vocab_size, recipe.top_k)
     key = {
-        "teachers": [teacher.id for teacher in teachers],
-        "shard": [shard.sha256, shard.tokenizer_sha256],
+        "teachers": [sha256_of(teacher) for teacher in teachers],
+        "shard": [shard.sha256, shard.tokenizer_sha256, _sha256(shard.offsets.tobytes())],
         "temperature": recipe.temperature,
         "stretches": [CONTEXT, STRETCH],
     }
@@ -109,18 +108,18 @@ def cached_predictions(run: Run, teachers: list[Teacher]) -> Predictions | None:
             )
         predict = _Predictor(run, teachers, shard)
         with limited_threads(run.recipe.training.threads):
-            write_predictions(path, record, shard.num_tokens, STRETCH, predict)
-    return Predictions.open(path, record, shard.num_tokens)
+            write_predictions(path, shard.vocab_size, recipe.top_k, shard.num_tokens, STRETCH, predict)
+    return Predictions.open(path, shard.vocab_size, recipe.top_k, shard.num_tokens)
 
 
 class _Predictor:
     """The teachers on stretches of a shard; memory is a stretch's."""
 
-    def __init__(self, run: Run, teachers: list[Teacher], shard: TokenShard) -> None:
+    def __init__(self, run: Run, teachers: list[Transformer], shard: TokenShard) -> None:
         training, self.recipe, self.shard = run.recipe.training, run.recipe.distillation, shard
         self.device = device_type(training.accelerator)
         self.low = resolve_precision(training) == "bf16-mixed"
-        self.transformers = [teacher.transformer.eval().to(self.device) for teacher in teachers]
+        self.transformers = [teacher.eval().to(self.device) for teacher in teachers]
 
     @torch.no_grad()
     def __call__(self, begin: int, end: int) -> tuple[NDArray, NDArray]:

@@ -150,6 +150,7 @@ def _check_settings(path: Path, module: LanguageModule) -> None:
     saved["training"] = {**asdict(TrainingRecipe()), **saved["training"]}  # an older one lacks some
     if "distillation" in saved:
         saved["distillation"] = {**asdict(DistillationRecipe()), **saved["distillation"]}
+        saved.setdefault("teachers", module.hparams.get("teachers"))
     if changed := changed_settings(saved, module.hparams):
         raise LaconicError(
             f"{path} was trained with other settings ({', '.join(changed)}): "
