@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from ..coder.errors import LaconicError
 from .recipe import Recipe
@@ -81,18 +81,29 @@ def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def _parsed(settings: Mapping[str, Any]) -> Namespace:
+    with contextlib.redirect_stderr(io.StringIO()):
+        return _parser().parse_object({"recipe": _nest(settings)})
+
+
 def _fault(key: str, value: Any, known: set[str]) -> str | None:
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1)
         return f"{key} is unknown" + (f", did you mean {near[0]}?" if near else "")
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            _parser().parse_object(_nest({f"recipe.{key}": value}))
+        _parsed({key: value})
     except (ArgumentError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         expected = reason.partition("Expected")[2] or reason
         return f"{key} is {value!r}, expected{expected.rstrip('.')[:120]}"
     return None
+
+
+def _recipe(settings: Mapping[str, Any]) -> Recipe | None:
+    try:
+        return _parser().instantiate(_parsed(settings)).recipe
+    except (ArgumentError, TypeError, ValueError):
+        return None
 
 
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,14 +127,14 @@ def build_recipe(*settings: Mapping[str, Any]) -> Recipe:
     for each in settings:
         merged |= each
     known = set(flatten(asdict(Recipe())))
-    faults = [fault for key, value in merged.items() if (fault := _fault(key, value, known))]
-    if not faults:
-        parsed = _parser().parse_object({"recipe": _nest(merged)})
-        recipe: Recipe = _parser().instantiate(parsed).recipe
+    recipe = _recipe(merged) if known.issuperset(merged) else None  # at once; key by key, to explain
+    if recipe is None:
+        faults = [fault for key, value in merged.items() if (fault := _fault(key, value, known))]
+    else:
         faults = recipe.problems()
-        if not faults:
-            return recipe
-    raise LaconicError("the recipe has faults: " + "; ".join(faults))
+    if faults or recipe is None:
+        raise LaconicError("the recipe has faults: " + "; ".join(faults))
+    return recipe
 
 
 def load_recipe(name: str, config: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:

@@ -16,11 +16,12 @@ from laconic.data.tokenshard import TokenShard
 from laconic.models.loss import SLICE
 from laconic.models.teaching import attention_distance, hidden_distance, mean_log_probs
 from laconic.models.transformer import rms_norm
+from laconic.train import pipeline
 from laconic.train import teachers as teachers_module
 from laconic.train.configuration import build_recipe, load_recipe
 from laconic.train.distill import DistillationModule
 from laconic.train.language import LanguageModule
-from laconic.train.pipeline import run
+from laconic.train.pipeline import prepare, run
 from laconic.train.recipe import DistillationRecipe, TrainingRecipe
 from laconic.train.run import Run
 from laconic.train.teachers import cached_predictions, find_teachers
@@ -125,94 +126,74 @@ def teacher(corpus, tmp_path_factory):
     return out
 
 
-def taught(corpus, out, teacher, **distillation):
+def recipe_of(teacher, **distillation):
     settings = {f"distillation.{name}": value for name, value in distillation.items()}
     named = {"tokenizer.source": str(teacher), "distillation.teachers": [str(teacher)]}
-    report = run([str(corpus)], out, load_recipe("nano", None, {**SHORT, **named, **settings}))
-    assert FrozenCheckpoint.load(out / "checkpoint").id.hex() == report["id"]
-    assert report["tokens_seen"] == 8 * 8 * 32
-    return report
+    return load_recipe("nano", None, {**SHORT, "training.validations": 4, **named, **settings})
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"teacher_share": 0.5, "weight": 0.9, "final_weight": 0.0},
-        {"weight": 0.0, "hidden_weight": 1.0, "attention_weight": 1.0},
-    ],
-    ids=["two teachers", "hidden and attention"],
-)
-def test_a_run_of_each_kind(settings, corpus, teacher, tmp_path):
-    if "teacher_share" in settings:  # so that both stages have steps enough
-        settings["teachers"] = [str(teacher), str(teacher / "checkpoint")]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(SHORT, "training.max_steps", 16)
-            taught(corpus, tmp_path / "run", teacher, **settings)
-    else:
-        taught(corpus, tmp_path / "run", teacher, **settings)
+def test_cached_predictions_are_those_of_these_teachers_and_this_text(corpus, teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(teachers_module, "CONTEXT", 64)
+    monkeypatch.setattr(teachers_module, "STRETCH", 600)
+    this = Run.open(tmp_path / "run", recipe_of(teacher, top_k=5, temperature=2.0))
+    this.recipe.data.train_share = 0.2
+    prepare(this, [str(corpus)])
+    shard, teachers = TokenShard.open(shard_path(this.shards, "train")), find_teachers(this)
+    cached = cached_predictions(this, teachers)
+    assert cached is not None
+
+    # As the whole text at once gives them, where the context suffices: two layers, a window of 16.
+    inputs = torch.from_numpy(shard.tokens[:2000].astype(np.int64)).roll(1)
+    inputs[shard.offsets[shard.offsets < 2000]] = shard.vocab_size
+    with torch.no_grad():
+        log_p = torch.log_softmax(teachers[0](inputs[None])[0] / 2, -1)
+    ids, log_probs = (torch.from_numpy(x).flatten(0, 1) for x in cached.at(np.array([0, 1000]), 1000))
+    assert SLICE < 600
+    wanted = log_p.topk(5).values
+    torch.testing.assert_close(log_probs[:, :5], wanted, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2000), atol=2e-3, rtol=0)
+    torch.testing.assert_close(log_p.gather(1, ids), wanted, atol=1e-5, rtol=0)
+
+    assert cached_predictions(this, find_teachers(this)).path == cached.path
+    paths = {cached.path}
+    with torch.no_grad():
+        teachers[0].embed.weight[3] += 1e-3
+    paths.add(cached_predictions(this, teachers).path)
+    this.recipe.distillation.temperature = 1.0
+    paths.add(cached_predictions(this, teachers).path)
+    this.recipe.data.train_share = 0.1
+    prepare(this, [str(corpus)])
+    paths.add(cached_predictions(this, teachers).path)
+    this.recipe.distillation.top_k = 3
+    paths.add(cached_predictions(this, teachers).path)
+    assert len(paths) == 5
+
+
+@pytest.mark.slow
+def test_several_teachers_and_one_of_its_own(corpus, teacher, tmp_path):
+    named = [str(teacher), str(teacher / "checkpoint")]
+    recipe = recipe_of(teacher, teachers=named, teacher_share=0.5, weight=0.9, final_weight=0.0)
+    recipe.training.max_steps = 16
+    report = run([str(corpus)], tmp_path / "run", recipe)
+    assert FrozenCheckpoint.load(tmp_path / "run" / "checkpoint").id.hex() == report["id"]
     (metrics,) = (tmp_path / "run" / "student").glob("csv/version_*/metrics.csv")
     assert any(row["train/bits_per_byte"] for row in csv.DictReader(metrics.open()))
 
 
-def test_cached_predictions_are_those_of_these_teachers_whatever_is_cut_off(
-    corpus, teacher, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(teachers_module, "CONTEXT", 64)
-    monkeypatch.setattr(teachers_module, "STRETCH", 600)
-    taught(corpus, tmp_path / "run", teacher, top_k=5, temperature=2.0)
-    this = Run.open(tmp_path / "run", None)
-    (path,) = this.shards.glob("*.top5")
-    shard = TokenShard.open(shard_path(this.shards, "train"))
-    assert path.stat().st_size == shard.num_tokens * (4 * 5 + 2)
-    teachers = find_teachers(this)
-    cached = cached_predictions(this, teachers)
-    assert cached is not None
-
-    # As the whole text at once gives them, where the context suffices: one layer, a window of 16.
-    inputs = torch.from_numpy(shard.tokens[:2000].astype(np.int64)).roll(1)
-    inputs[shard.offsets[shard.offsets < 2000]] = shard.vocab_size
-    with torch.no_grad():
-        log_p = torch.log_softmax(teachers[0].transformer(inputs[None])[0] / 2, -1)
-    ids, log_probs = cached.at(np.array([0, 1000]), 1000)
-    assert ids.shape == (2, 1000, 5)
-    assert SLICE < 600
-    found = torch.from_numpy(log_probs).flatten(0, 1)
-    wanted = log_p.topk(5)
-    torch.testing.assert_close(found[:, :5], wanted.values, atol=2e-3, rtol=1e-3)
-    torch.testing.assert_close(found.exp().sum(-1), torch.ones(2000), atol=2e-3, rtol=0)
-    torch.testing.assert_close(
-        log_p.gather(1, torch.from_numpy(ids).flatten(0, 1)), wanted.values, atol=1e-5, rtol=0
-    )
-
-    whole = path.read_bytes()
-    path.rename(partial := path.with_name(path.name + ".partial"))
-    partial.write_bytes(whole[: len(whole) // 2 + 7])
-    calls = []
-    predict = teachers_module._Predictor.__call__
-    monkeypatch.setattr(
-        teachers_module._Predictor, "__call__", lambda *args: calls.append(args[1]) or predict(*args)
-    )
-    cached_predictions(this, teachers)
-    assert path.read_bytes() == whole
-    assert min(calls) > len(whole) // 22 // 2 - 600
-    path.write_bytes(whole[:-1])
-    with pytest.raises(LaconicError, match="remove it to make it anew"):
-        cached_predictions(this, teachers)
-
-    teachers[0].id = "another"
-    cached_predictions(this, teachers)
-    this.recipe.distillation.top_k = 3
-    cached_predictions(this, teachers)
-    assert sorted(path.suffix for path in this.shards.glob("*.top*")) == [".top3", ".top5", ".top5"]
-
-
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [{"hidden_weight": 1.0, "attention_weight": 1.0, "final_weight": 0.5}, {"top_k": 4, "temperature": 2.0}],
+    ids=["hidden and attention", "cached"],
+)
 def test_a_taught_run_cut_off_and_resumed_equals_the_uninterrupted_one(
-    corpus, teacher, tmp_path, monkeypatch
+    settings, corpus, teacher, tmp_path, monkeypatch
 ):
-    settings = {"hidden_weight": 1.0, "attention_weight": 1.0, "final_weight": 0.5}
-    monkeypatch.setitem(SHORT, "training.validations", 4)
-    whole = taught(corpus, tmp_path / "whole", teacher, **settings)
+    recipe = recipe_of(teacher, **settings)
+    whole = run([str(corpus)], tmp_path / "whole", recipe)
+    assert whole["tokens_seen"] == 8 * 8 * 32
+    weights = torch.load(tmp_path / "whole" / "student" / "final.ckpt", weights_only=True)["state_dict"]
+    assert any("projections" in name for name in weights) == ("hidden_weight" in settings)
     step = LanguageModule.training_step
 
     def cut_off(self, batch, batch_idx):
@@ -223,8 +204,19 @@ def test_a_taught_run_cut_off_and_resumed_equals_the_uninterrupted_one(
     with monkeypatch.context() as patch:
         patch.setattr(LanguageModule, "training_step", cut_off)
         with pytest.raises(RuntimeError, match="stopped"):
-            taught(corpus, tmp_path / "cut", teacher, **settings)
-    assert taught(corpus, tmp_path / "cut", teacher, **settings)["id"] == whole["id"]
+            run([str(corpus)], tmp_path / "cut", recipe)
+
+    def another(run):
+        found = find_teachers(run)
+        with torch.no_grad():
+            found[0].embed.weight[3] += 1e-3
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "find_teachers", another)
+        with pytest.raises(LaconicError, match=r"other settings \(teachers\)"):
+            run([str(corpus)], tmp_path / "cut", recipe)
+    assert run([str(corpus)], tmp_path / "cut", recipe)["id"] == whole["id"]
 
 
 def test_another_tokenizer_and_no_teacher_are_refused(corpus, teacher, tmp_path, capsys):
