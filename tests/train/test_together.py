@@ -145,7 +145,6 @@ def test_a_student_learns_from_its_teacher_in_minutes_of_two_processes(prepared,
 
 
 METHODS = {
-    "live": {},
     "cached": {"top_k": 8},
     "inner": {"weight": 0.3, "hidden_weight": 1.0, "attention_weight": 1.0, "final_weight": 0.5},
 }
