@@ -2,9 +2,11 @@
 
 An epoch reads the units of the corpus (files, data sets of the hub) in an order of its own. Of its training
 documents, rank r of N takes those whose number n has n mod N = r: every rank reads all of them, and encodes
-its own. A window is the next `window_bytes` of these; their tokens are put end to end and cut into sequences.
-What is left, less than a sequence, begins the next window; an epoch ends a window. So a window follows from
-the place where it begins, and going on from there takes no more than reading it again.
+its own. Those of a damaged file that is left out in part are numbered, but the files after it go on as if
+it had held none: libraries read ahead, so one rank may see more of it than another. A window is the next
+`window_bytes` of these; their tokens are put end to end and cut into sequences. What is left, less than a
+sequence, begins the next window; an epoch ends a window. So a window follows from the place where it
+begins, and going on from there takes no more than reading it again.
 """
 
 from collections.abc import Iterator
@@ -33,7 +35,8 @@ class Place:
         epoch: epochs before it.
         unit: units before it in this epoch, of its order.
         start: place in the unit: see `Corpus.read`.
-        documents: training documents before it in this epoch, of all ranks.
+        before: training documents of the units before it in this epoch, of all ranks.
+        documents: training documents before it in its unit.
         tokens: int64 [less than a sequence], what the window before has left.
         offsets: int64, where documents begin among them.
     """
@@ -42,6 +45,7 @@ class Place:
     epoch: int = 0
     unit: int = 0
     start: int = 0
+    before: int = 0
     documents: int = 0
     tokens: NDArray[np.int64] = field(default_factory=_none)
     offsets: NDArray[np.int64] = field(default_factory=_none)
@@ -93,29 +97,36 @@ class Stream:
         while True:
             order = np.random.default_rng([self.seed, place.epoch]).permutation(len(self.corpus.units))
             texts: list[bytes] = []
-            num_bytes, documents = 0, place.documents
+            num_bytes, before, documents, damaged = 0, place.before, place.documents, 0
             first, begin = place.unit, place.start
             for unit in range(first, len(order)):
-                for group, start in self.corpus.read(int(order[unit]), begin if unit == first else 0):
+                number = int(order[unit])
+                for group, start in self.corpus.read(number, begin if unit == first else 0):
                     for document in group:
                         if split_of(document, self.validation_share, self.test_share) == "train":
-                            if documents % world == rank:
+                            if (before + documents) % world == rank:
                                 texts.append(document)
                                 num_bytes += len(document)
                             documents += 1
                     if num_bytes >= self.window_bytes:
                         window, tokens, offsets = self._window(place, texts, rank)
                         yield window
-                        place = Place(place.number + 1, place.epoch, unit, start, documents, tokens, offsets)
+                        done = place.number + 1
+                        place = Place(done, place.epoch, unit, start, before, documents, tokens, offsets)
                         texts, num_bytes = [], 0
-            if documents <= rank:
+                if self.corpus.is_skipped(number):
+                    damaged += documents
+                else:
+                    before += documents
+                documents = 0
+            if before + damaged <= rank:
                 raise LaconicError(
-                    f"the corpus has {documents} documents to train on, and {world} ranks need one each at "
-                    "least: give more text"
+                    f"the corpus has {before + damaged} documents to train on, and {world} ranks need one "
+                    "each at least: give more text"
                 )
             window, tokens, offsets = self._window(place, texts, rank)
             yield window
-            place = Place(place.number + 1, place.epoch + 1, 0, 0, 0, tokens, offsets)
+            place = Place(place.number + 1, place.epoch + 1, 0, 0, 0, 0, tokens, offsets)
 
     def _window(
         self, place: Place, texts: list[bytes], rank: int

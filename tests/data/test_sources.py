@@ -157,7 +157,7 @@ def test_rows_go_on_from_a_place(jsonl):
         assert list(unit.values(start)) == [row for row in rows if row[1] > start]
 
 
-def test_damage_takes_the_same_rows_wherever_reading_begins(tmp_path, monkeypatch):
+def test_damage_moves_no_row_wherever_reading_begins(tmp_path, monkeypatch):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "damaged.parquet"
     parquet.write_table(pa.table({"text": [f"row {i}" for i in range(1000)]}), path, row_group_size=100)
@@ -170,8 +170,10 @@ def test_damage_takes_the_same_rows_wherever_reading_begins(tmp_path, monkeypatc
         read[start] = []
         with pytest.raises(Unreadable):
             read[start].extend(unit.values(start))
-    assert 450 <= len(read[0]) <= 600
-    assert all(rows == read[0][start:] for start, rows in read.items())
+    assert read[0]
+    for start, rows in read.items():  # the library reads ahead, so that damage is met sooner or later
+        numbers = range(start + 1, start + 1 + len(rows))
+        assert rows == [(b"row %d" % (number - 1), number) for number in numbers if number <= 600]
 
 
 def _blank(path, begin):

@@ -9,6 +9,7 @@ import pytest
 
 from laconic.coder.errors import LaconicError
 from laconic.data.corpus import Corpus
+from laconic.data.sources import Unreadable
 from laconic.data.splits import split_of
 from laconic.data.streaming import StreamingDataModule
 from laconic.data.windows import Place, Stream
@@ -198,6 +199,33 @@ def test_other_ranks_do_not_go_on(corpus, tokenizer):
     module.load_state_dict(state)
     with pytest.raises(LaconicError, match=r"began with 1 ranks.*2 are to go on: keep training\.devices"):
         next(iter(module.train_dataloader()))
+
+
+@pytest.mark.parametrize("window_bytes", [1, 10**6])
+def test_damage_that_ranks_meet_at_different_rows_moves_nothing_after_it(
+    tmp_path, plain_bytes, monkeypatch, window_bytes
+):
+    for name in "abcdef":
+        (tmp_path / name).write_bytes(b"".join(f"{name}{i:03}\n".encode() for i in range(700)))
+    corpus = Corpus([str(tmp_path)], max_document_bytes=5, skip_unreadable=True)
+    read, damaged = corpus.read, str(tmp_path / "c")
+
+    def read_less(number, start=0):
+        for group, after in read(number, start):
+            if corpus.units[number].file.path == damaged and after > 5 * (20 + rank):
+                corpus.skips.add(Unreadable("damaged", damaged))
+                return
+            yield group, after
+
+    monkeypatch.setattr(corpus, "read", read_less)
+    found = Counter()
+    for rank in range(3):
+        for window in Stream(corpus, plain_bytes, 0.0, 0.0, window_bytes, 5, 0).windows(Place(), rank, 3):
+            if window.place.epoch == 2:
+                break
+            found.update(map(tuple, window.tokens.reshape(-1, 5).tolist()))
+    assert set(found.values()) == {2}
+    assert 5 * 700 + 20 <= len(found) <= 5 * 700 + 22
 
 
 def test_a_document_for_each_rank(tmp_path, plain_bytes):
