@@ -286,8 +286,6 @@ class Cluster:
 def _connect(ray: Any, address: str, workers: int) -> None:
     """Raises LaconicError where no cluster answers."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
-    # A head that is gone for a minute would end this process, and nobody would remove temporary files.
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "86400")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == LOCAL:
         # In this thread, for what Ray starts ends with the thread that started it.
