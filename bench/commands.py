@@ -14,9 +14,10 @@ from .entropy import Entropy, measure_entropy
 from .measure import Sample, measure, read_samples
 from .outputs import check_outputs, write_output
 from .peers import PEERS, select_peers
-from .plots import plot_bits_per_byte
+from .plots import plot_bits_per_byte, plot_growth
 from .programs import PROGRAMS
 from .report import Report
+from .scaling import Growth, measure_growth, read_sizes
 from .speed import measure_speed
 from .speed_report import Speed
 from .subject import laconic_codec, load_checkpoint, select_levels
@@ -47,7 +48,7 @@ def compare(
     return Report(samples, [measure(codec, samples) for codec in chain(ours, others)], left_out, checkpoint)
 
 
-def write_json(report: Report | Speed | Entropy, out: Path) -> None:
+def write_json(report: Report | Speed | Entropy | Growth, out: Path) -> None:
     """The whole report as JSON.
 
     Raises:
@@ -93,6 +94,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "end: bits above the bound, and MB/s",
     )
     parser.add_argument(
+        "--scaling",
+        metavar="SIZES",
+        help="measure how CPU time and memory of every stage grow, from the tokenizer to a restored file: on "
+        "texts of so many megabytes, such as 1,10,100, cut from the files",
+    )
+    parser.add_argument(
         "--engine", metavar="E", help=f"with --speed: {', '.join(ENGINES)} (default: {ENGINES[0]})"
     )
     parser.add_argument(
@@ -114,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args.json, args.plot, args.files)
     if args.entropy:
         return _run_entropy(args)
+    if args.scaling:
+        return _run_scaling(args)
     levels = select_levels(args.levels or ("all" if args.speed else str(DEFAULT_LEVEL)))
     if args.speed:
         return _run_speed(args, levels)
@@ -148,7 +157,20 @@ def _run_entropy(args: argparse.Namespace) -> int:
     return _show(measure_entropy(data, args.model), args)
 
 
-def _show(report: Speed | Entropy, args: argparse.Namespace) -> int:
+def _run_scaling(args: argparse.Namespace) -> int:
+    """Raises LaconicError for options that the other measurements have."""
+    levels = select_levels(args.levels or str(DEFAULT_LEVEL))
+    if args.speed or args.peers != "all" or len(levels) > 1 or args.engine or args.streams:
+        raise LaconicError("--scaling measures stages: leave out all but FILE, -m, one level, --json, --plot")
+    growth = measure_growth(args.files, read_sizes(args.scaling), args.model, levels[0])
+    _show(growth, args)
+    if args.plot:
+        plot_growth(growth, args.plot)
+        print(f"picture      {args.plot}")
+    return 0
+
+
+def _show(report: Speed | Entropy | Growth, args: argparse.Namespace) -> int:
     print(report.as_text())
     if args.json:
         write_json(report, args.json)

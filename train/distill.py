@@ -50,6 +50,11 @@ class DistillationModule(LanguageModule):
         super().on_fit_start()
         self._teacher[0].to(self.device)
 
+    def operations_per_token(self) -> float:
+        """Those of the student, and the teacher's way forward."""
+        teacher = self._teacher[0]
+        return super().operations_per_token() + 2.0 * teacher.config.macs_per_token(teacher.vocab_size)
+
     def terms(
         self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor
     ) -> dict[str, tuple[float, Tensor]]:

@@ -21,6 +21,7 @@ from .metrics import BitsPerByte
 from .optimizer import build_optimizer, learning_rate_factor
 from .recipe import TrainingRecipe
 from .strategies import clip_gradients
+from .usage import Usage
 
 CALIBRATION_BATCHES = 8
 
@@ -51,6 +52,7 @@ class LanguageModule(pl.LightningModule):
         for block in self.transformer.layers:
             for linear in (block.attention.qkv, block.attention.out, block.ffn.up, block.ffn.down):
                 linear.levels = levels_of(training.weight_bits)
+            block.recomputes = training.checkpoint_activations
         self.training_recipe = training
         self.anchor = 0.0  # how strongly weights are drawn to what they began with: see MuonAdamW
         self.tokenizer_sha256 = tokenizer_sha256
@@ -60,6 +62,7 @@ class LanguageModule(pl.LightningModule):
         self.validation_bits_per_byte = BitsPerByte()
         self.elapsed_seconds = 0.0
         self.tokens_seen = 0
+        self.usage = Usage()  # of all steps; the callback Throughput keeps it
         self._clock: float | None = None
         self._slice_work: SliceWork = slice_of_gradient
         self._recent: list[Tensor] = []  # inputs of the last batches, to calibrate on
@@ -67,6 +70,10 @@ class LanguageModule(pl.LightningModule):
     def forward(self, ids: Tensor) -> Tensor:
         """ids [B, T] -> logits [B, T, V] in nats."""
         return self.transformer(ids)
+
+    def operations_per_token(self) -> float:
+        """Multiplies and adds of the products of a training step: see `Usage.figures`."""
+        return 6.0 * self.transformer.config.macs_per_token(self.transformer.vocab_size)
 
     # progress ---------------------------------------------------------------------------------------------
 
@@ -108,6 +115,7 @@ class LanguageModule(pl.LightningModule):
             "elapsed_seconds": self.elapsed_seconds,
             "tokens_seen": self.tokens_seen,
             "quantised": self.transformer.quantised,
+            "usage": asdict(self.usage),
             "recent": [self._whole(inputs) for inputs in self._recent],
         }
 
@@ -115,6 +123,7 @@ class LanguageModule(pl.LightningModule):
         saved = checkpoint["laconic"]
         self.elapsed_seconds, self.tokens_seen = saved["elapsed_seconds"], saved["tokens_seen"]
         self.transformer.simulate_integers(saved["quantised"])
+        self.usage = Usage(**saved.get("usage", {}))  # an older one has none
         rank, world = self._rank_and_world()
         self._recent = [inputs.chunk(world)[rank] for inputs in saved["recent"]]
 

@@ -20,6 +20,7 @@ BUDGET = (
     "max_steps",
     "threads",
     "timeout_minutes",
+    "checkpoint_activations",
 )  # what may change from one call of a run to the next
 
 

@@ -86,9 +86,10 @@ def _last(folder: Path, recipe: TrainingRecipe) -> ModelCheckpoint:
 
 def build_trainer(folder: Path, recipe: TrainingRecipe, label: str) -> pl.Trainer:
     """A Trainer for one stage of a language model."""
+    precision = resolve_precision(recipe)
     callbacks: list[pl.Callback] = [
         Budget(),
-        Throughput(),
+        Throughput(torch.bfloat16 if precision == "bf16-mixed" else torch.float32),
         ProgressLine(label),
         _last(folder, recipe),
     ]
@@ -102,7 +103,6 @@ def build_trainer(folder: Path, recipe: TrainingRecipe, label: str) -> pl.Traine
             ),
             EarlyStopping(MONITOR, patience=recipe.patience, check_finite=False),
         ]
-    precision = resolve_precision(recipe)
     settings: dict[str, Any] = {"accelerator": recipe.accelerator, "devices": 1, "precision": precision}
     if recipe.together:
         callbacks.append(SaveAtEnd(folder / LAST))
