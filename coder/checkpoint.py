@@ -2,7 +2,7 @@
 
     model.lacw          integer tensors alone, entropy-coded
     config.json         spec version, shape, id, training summary, and a SHA-256 of all that
-    tokenizer.json      for encoding only
+    tokenizer.json.xz   for encoding only
     card.md             for people
 
 Nothing is unpickled; what is unlisted, out of range or of another spec version is refused.
@@ -10,6 +10,7 @@ Nothing is unpickled; what is unlisted, out of range or of another spec version 
 
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import tempfile
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
 Config = FrozenConfig | NgramConfig
 
-TENSORS, CONFIG, TOKENIZER, CARD = "model.lacw", "config.json", "tokenizer.json", "card.md"
+TENSORS, CONFIG, TOKENIZER, CARD = "model.lacw", "config.json", "tokenizer.json.xz", "card.md"
+
+MOST_TOKENIZER_BYTES = 1 << 28  # unpacked
 
 
 def _canonical(value: Any) -> bytes:
@@ -128,7 +131,8 @@ class FrozenCheckpoint:
             }
             head["sha256"] = hashlib.sha256(_canonical(head)).hexdigest()
             (partial / CONFIG).write_text(json.dumps(head, indent=1, sort_keys=True) + "\n")
-            (partial / TOKENIZER).write_text(self.tokenizer_json)
+            packed = lzma.compress(self.tokenizer_json.encode(), preset=9 | lzma.PRESET_EXTREME)
+            (partial / TOKENIZER).write_bytes(packed)
             (partial / CARD).write_text(self.card)
             for file in partial.iterdir():
                 file.chmod(0o644)
@@ -155,11 +159,16 @@ class FrozenCheckpoint:
         head = _read_head(path / CONFIG)
         config = _read_config(path / CONFIG, head["config"])
         tensors = read_tensors(path / TENSORS)
-        tokenizer_json = (path / TOKENIZER).read_bytes()
         damaged = LaconicError(
             f"{path} is damaged (its content is not what its id says): get a good copy, or export it again"
         )
-        if hashlib.sha256(tokenizer_json).hexdigest() != head["tokenizer_sha256"]:
+        try:
+            unpacking = lzma.LZMADecompressor(lzma.FORMAT_XZ, MOST_TOKENIZER_BYTES)
+            tokenizer_json = unpacking.decompress((path / TOKENIZER).read_bytes(), MOST_TOKENIZER_BYTES)
+        except lzma.LZMAError:
+            raise damaged from None
+        whole = unpacking.eof and not unpacking.unused_data
+        if not whole or hashlib.sha256(tokenizer_json).hexdigest() != head["tokenizer_sha256"]:
             raise damaged
         try:
             loaded = cls(config, tensors, tokenizer_json.decode(), head["summary"], path=path)

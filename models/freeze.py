@@ -46,7 +46,7 @@ class Calibration:
         return min(1 << fp.RESIDUAL_BITS, RESIDUAL_TARGET / max(self.residual, 1e-6))
 
 
-def _linears(model: Transformer) -> dict[str, QuantLinear]:
+def linears(model: Transformer) -> dict[str, QuantLinear]:
     """The matrices of the blocks by the names of their tensors."""
     found: dict[str, QuantLinear] = {}
     for i, block in enumerate(model.layers):
@@ -89,7 +89,7 @@ def calibrate(model: Transformer, batches: Iterable[Tensor], moments: bool = Fal
     handles = [block.ffn.up.register_forward_hook(watch(i)) for i, block in enumerate(model.layers)]
     handles += [block.register_forward_hook(watch_residual) for block in model.layers]
     if moments:
-        handles += [m.register_forward_pre_hook(collect(name)) for name, m in _linears(model).items()]
+        handles += [m.register_forward_pre_hook(collect(name)) for name, m in linears(model).items()]
     training, quantised = model.training, model.quantised
     model.eval().simulate_integers(False)
     for block in model.layers:
@@ -123,13 +123,14 @@ def _put_multiplier(tensors: Arrays, name: str, scale: np.ndarray) -> None:
 class _Rounding:
     """How the matrices of the blocks become integers."""
 
-    def __init__(self, calibration: Calibration, bits: int) -> None:
-        self.moments, self.levels = calibration.moments, levels_of(bits)
+    def __init__(self, calibration: Calibration, bits: int, sparsity: float) -> None:
+        self.moments, self.levels, self.sparsity = calibration.moments, levels_of(bits), sparsity
         self.residual_unit = calibration.residual_unit
 
     def put(self, tensors: Arrays, name: str, weight: Tensor, scale: float | np.ndarray) -> None:
         """`scale`: fixed-point output a unit of (input q x row scale x weight)."""
-        tensors[f"{name}.weight"], step = round_rows(_numpy(weight), self.levels, self.moments.get(name))
+        moment = self.moments.get(name)
+        tensors[f"{name}.weight"], step = round_rows(_numpy(weight), self.levels, moment, self.sparsity)
         _put_multiplier(tensors, name, step * scale)
 
 
@@ -173,7 +174,11 @@ def _freeze_embedding(tensors: Arrays, model: Transformer, residual_unit: float)
 
 
 def freeze(
-    model: Transformer, token_bytes: list[bytes], calibration: Calibration, bits: int = 8
+    model: Transformer,
+    token_bytes: list[bytes],
+    calibration: Calibration,
+    bits: int = 8,
+    sparsity: float = 0.0,
 ) -> tuple[FrozenConfig, Arrays]:
     """The integer tensors of a calibrated model.
 
@@ -182,10 +187,11 @@ def freeze(
         token_bytes: the bytes of each id, V of them.
         calibration: what `calibrate` returned.
         bits: of the blocks' matrices; the embedding and the head have 8.
+        sparsity: share of the blocks' weights that become zero, beside those that are rounded to it.
     """
     assert len(token_bytes) == model.vocab_size
     tensors: Arrays = {}
-    rounding = _Rounding(calibration, bits)
+    rounding = _Rounding(calibration, bits, sparsity)
     _freeze_embedding(tensors, model, calibration.residual_unit)
     for i, block in enumerate(model.layers):
         _freeze_attention(tensors, f"layers.{i}", block.attention, rounding)

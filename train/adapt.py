@@ -1,11 +1,11 @@
-"""Adapting a trained model to new text, which may be little: train, freeze, and say what that was worth."""
+"""Adapting a trained model to new text, pruned before or not: train, freeze, and say what that was worth."""
 
 import hashlib
 import itertools
 import json
 import math
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from ..data.datamodule import TokenDataModule
 from ..data.replay import ReplayDataModule
 from ..data.shards import build_shards, shard_path
 from ..data.tokenshard import TokenShard
-from .export import export
+from ..models.grow import grow
+from ..models.prune import prune
+from ..models.transformer import Transformer
+from .export import calibration_batches, export
 from .language import LanguageModule, load_language_module
 from .pipeline import prepare, say
 from .recipe import Recipe, TrainingRecipe
@@ -55,30 +58,41 @@ def adapt(start: Start, sources: list[str], replay: list[str], out: Path, recipe
     prepare(run, sources)
     old = _old_shards(run, start, replay)
     data = _data(run, old)
-    training = _bounded(run, _module(run, start, recipe.training), data)
-    module = _module(run, start, training)
+    transformer = _shaped(run, start)
+    training = _bounded(run, _module(run, transformer, recipe.training), data)
+    module = _module(run, transformer, training)
     before = _float_bits_per_byte(module, data)
     trained = load_language_module(fit(module, data, run.stage("student"), "adapting"))
     after = _float_bits_per_byte(trained, data)
     if after >= before:
         raise LaconicError(
-            f"nothing was gained: held-out text takes {before:.4f} bits per byte with {start.name} and "
-            f"{after:.4f} after adapting; no checkpoint was written: go on with {start.name}, or give more "
-            "text"
+            f"nothing was gained: held-out text takes {before:.4f} bits per byte before adapting and "
+            f"{after:.4f} after; no checkpoint was written: go on with {start.name}, or give more text"
         )
     say(f"held-out text: {before:.4f} bits per byte before, {after:.4f} after; freezing")
     report = export(run, trained)
-    report["adaptation"] = measure_worth(run, report["checkpoint_bytes"], old)
+    report["adaptation"] = measure_worth(run, report, old)
     write_whole(run.report_file, json.dumps(report, indent=1) + "\n")
     return report
 
 
-def _module(run: Run, start: Start, training: TrainingRecipe) -> LanguageModule:
-    """The start, ready to learn."""
+def _shaped(run: Run, start: Start) -> Transformer:
+    """The start in the recipe's shape: pruned where that has less, grown where it has more."""
+    there, wanted = start.transformer.config, run.recipe.model
+    if wanted == there:
+        return start.transformer
+    old, new = asdict(there), asdict(wanted)
+    say(", ".join(f"{key} {old[key]} becomes {new[key]}" for key in old if old[key] != new[key]))
+    pruned = prune(start.transformer, wanted, calibration_batches(run, start.transformer.begin_id))
+    return grow(pruned, wanted.num_layers, wanted.window)
+
+
+def _module(run: Run, transformer: Transformer, training: TrainingRecipe) -> LanguageModule:
+    """The start in its new shape, ready to learn."""
     tokenizer = run.tokenizer()
     sha256 = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()
     module = LanguageModule(run.recipe.model, tokenizer.byte_lengths.tolist(), training, sha256)
-    module.transformer.load_state_dict(start.transformer.state_dict())
+    module.transformer.load_state_dict(transformer.state_dict())
     module.anchor = run.recipe.adaptation.anchor
     return module
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.engine import load_engine
@@ -29,6 +30,14 @@ class Comparison:
     float_bits_per_byte: float
     integer_bits_per_byte: float
     bytes: int
+
+
+def calibration_batches(run: Run, begin_id: int) -> list[tuple[Tensor, Tensor]]:
+    """(inputs [B, T], targets [B, T]) spread over the text that the run learns from."""
+    shard = TokenShard.open(shard_path(run.shards, "train"))
+    seq_len = min(run.recipe.training.seq_len, shard.num_tokens)
+    batches = spread_batches(shard, seq_len, CALIBRATION_SEQUENCES, CALIBRATION_BATCHES, begin_id)
+    return [(torch.from_numpy(inputs), torch.from_numpy(targets)) for inputs, targets in batches]
 
 
 @torch.no_grad()
@@ -62,17 +71,12 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
     """
     require_alone("export")
     tokenizer = run.tokenizer()
-    training, validation = (
-        TokenShard.open(shard_path(run.shards, split)) for split in ("train", "validation")
-    )
+    validation = TokenShard.open(shard_path(run.shards, "validation"))
     transformer = module.transformer.eval().cpu()
-    seq_len = min(module.training_recipe.seq_len, training.num_tokens)
-    batches = spread_batches(
-        training, seq_len, CALIBRATION_SEQUENCES, CALIBRATION_BATCHES, transformer.begin_id
-    )
-    calibration = calibrate(transformer, [torch.from_numpy(inputs) for inputs, _ in batches], moments=True)
-    bits = run.recipe.training.weight_bits
-    config, tensors = freeze(transformer, tokenizer.token_bytes, calibration, bits)
+    batches = calibration_batches(run, transformer.begin_id)
+    calibration = calibrate(transformer, [inputs for inputs, _ in batches], moments=True)
+    t = run.recipe.training
+    config, tensors = freeze(transformer, tokenizer.token_bytes, calibration, t.weight_bits, t.sparsity)
     figures = {
         "tokens_seen": module.tokens_seen,
         "training_minutes": round(module.elapsed_seconds / 60, 2),

@@ -16,6 +16,9 @@ from .language import load_language_module
 from .recipe import Recipe
 from .run import Run
 
+GROWING = ("model.num_layers", "model.window")  # what may become more than the start has
+PRUNABLE = ("model.num_layers", "model.num_heads", "model.ffn_dim")  # and what less
+
 
 @dataclass
 class Start:
@@ -77,6 +80,9 @@ def _no_transformer(name: str) -> LaconicError:
 def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, Any]) -> Recipe:
     """The recipe of configs/adapt.yaml with the start's shape and vocabulary, changed by file and overrides.
 
+    More layers or a longer window than the start has are what it grows to (see `models.grow`), fewer layers,
+    heads or channels what it is pruned to (see `models.prune`); both may be asked for.
+
     Raises:
         LaconicError: it has faults, or contradicts the start.
     """
@@ -87,13 +93,26 @@ def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, 
     wanted = {**({} if config is None else read_yaml(Path(config))), **overrides}
     bits = {"training.weight_bits": bits_of(start.checkpoint.tensors)}
     recipe = build_recipe(read_yaml(CONFIGS / "adapt.yaml"), fixed, bits, wanted)
-    if odd := [f"{key} {wanted[key]}" for key in fixed if wanted.get(key, fixed[key]) != fixed[key]]:
+    odd = [
+        f"{key} {wanted[key]}"
+        for key in fixed
+        if wanted.get(key, fixed[key]) != fixed[key] and not _may_become(key, wanted[key], fixed)
+    ]
+    if odd:
         there = ", ".join(f"{fixed[text.split()[0]]}" for text in odd)
         raise LaconicError(
             f"the recipe asks for {', '.join(odd)}, {start.name} has {there}: what is adapted keeps its "
-            "shape and its tokenizer and has no teacher; leave that out, or train anew without --from"
+            "tokenizer and its shape, but for more layers or a longer window, or fewer layers, heads or "
+            "channels, and has no teacher; leave that out, or train anew without --from"
         )
     return recipe
+
+
+def _may_become(key: str, wanted: Any, there: Mapping[str, Any]) -> bool:
+    """Whether more can grow, or less be left by pruning; relative positions have a bias for each distance."""
+    if key == "model.window" and there["model.positions"] == "relative":
+        return False
+    return (key in GROWING and wanted > there[key]) or (key in PRUNABLE and wanted < there[key])
 
 
 def keep_start(run: Run, start: Start) -> None:

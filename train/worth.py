@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ..coder.checkpoint import FrozenCheckpoint
+from ..coder.graph import FrozenConfig
 from ..data.shards import shard_path
 from ..data.splits import SPLITS
 from ..data.tokenshard import TokenShard
@@ -13,17 +15,20 @@ from .run import Run
 NEW_BYTES, OLD_BYTES = 1 << 20, 1 << 18  # of held-out text that are compressed
 
 
-def measure_worth(run: Run, checkpoint_bytes: int, old: Path | None) -> dict[str, Any]:
+def measure_worth(run: Run, report: dict[str, Any], old: Path | None) -> dict[str, Any]:
     """What the checkpoint makes of text that it did not learn from.
 
     Args:
         run: exported, with a copy of its start.
+        report: of that export.
         old: folder of shards of old text.
 
     Returns:
         {"new": {"bytes", "start", "adapted", "both", "none"}, "old": {"bytes", "start", "adapted"} or None,
-        "break_even": {"start", "none", "best"}, "corpus_bytes"}: shipped bits per byte at the default level,
-        restored and compared, and bytes of such text from which it pays (None: never).
+        "break_even": {"start", "none", "best"}, "corpus_bytes", "pruned": {"start_bytes",
+        "start_macs_per_byte", "until"} or None}: shipped bits per byte at the default level, restored and
+        compared; bytes of such text from which it pays, and until which it is smaller than its start where
+        it takes its place (None: never, and for ever).
     """
     token_bytes = run.tokenizer().token_bytes
     text = sample(TokenShard.open(shard_path(run.shards, "test")), token_bytes, NEW_BYTES)
@@ -40,9 +45,25 @@ def measure_worth(run: Run, checkpoint_bytes: int, old: Path | None) -> dict[str
         "new": {"bytes": len(text), **new},
         "old": kept,
         "break_even": {
-            name: break_even(checkpoint_bytes, other, new["adapted"]) for name, other in others.items()
+            name: break_even(report["checkpoint_bytes"], other, new["adapted"])
+            for name, other in others.items()
         },
         "corpus_bytes": sum(TokenShard.open(shard_path(run.shards, split)).num_bytes for split in SPLITS),
+        "pruned": _pruned(run, report, new),
+    }
+
+
+def _pruned(run: Run, report: dict[str, Any], new: dict[str, float]) -> dict[str, Any] | None:
+    """What is spared beside the start, where bytes and work are less."""
+    start = FrozenCheckpoint.load(run.start)
+    assert isinstance(start.config, FrozenConfig)
+    spared = start.size_bytes - report["checkpoint_bytes"]
+    if spared <= 0 or report["macs_per_token"] >= start.config.macs_per_token():
+        return None
+    return {
+        "start_bytes": start.size_bytes,
+        "start_macs_per_byte": start.config.macs_per_token() / report["bytes_per_token"],
+        "until": break_even(spared, new["adapted"], new["start"]),
     }
 
 
@@ -56,7 +77,7 @@ def break_even(checkpoint_bytes: int, other: float, ours: float) -> int | None:
 
 def worth_lines(worth: dict[str, Any], checkpoint_bytes: int, start: str, folder: Path) -> list[str]:
     """The same for people; `start` and `folder` are what -m takes for the two checkpoints."""
-    new, old, pays = worth["new"], worth["old"], worth["break_even"]
+    new, old, pays, pruned = (worth[name] for name in ("new", "old", "break_even", "pruned"))
     from_start, from_none = (
         "never" if pays[name] is None else f"from {pays[name]:,} bytes of such text on"
         for name in ("start", "none")
@@ -75,6 +96,15 @@ def worth_lines(worth: dict[str, Any], checkpoint_bytes: int, start: str, folder
             f"old text, {old['bytes']:,} bytes, shipped bits per byte:",
             f"  start      {old['start']:.4f}",
             f"  adapted    {old['adapted']:.4f}  ({old['adapted'] - old['start']:+.4f})",
+        ]
+    if pruned is not None:
+        macs, until = pruned["start_macs_per_byte"] / 1e6, pruned["until"]
+        so_far = "however long the text" if until is None else f"until {until:,} bytes of such text"
+        return [
+            *lines,
+            f"pruned       from {pruned['start_bytes']:,} bytes, {macs:.3f} M multiply-accumulates a byte",
+            f"             in its start's place: output and checkpoint are smaller {so_far}",
+            f"break-even   of its {checkpoint_bytes:,} bytes against experts alone: {from_none}",
         ]
     lines += [
         f"break-even   of its {checkpoint_bytes:,} bytes against the start: {from_start}",

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import lzma
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_what_is_signed_and_no_checkpoint(folder):
     with pytest.raises(LaconicError, match="is damaged"):
         FrozenCheckpoint.load(folder)
     describe(folder, summary={}, tokenizer_sha256=hashlib.sha256(b"\xff").hexdigest())
-    (folder / TOKENIZER).write_bytes(b"\xff")
+    (folder / TOKENIZER).write_bytes(lzma.compress(b"\xff"))
     with pytest.raises(LaconicError, match="is damaged"):
         FrozenCheckpoint.load(folder)
 

@@ -41,7 +41,7 @@ def test_sound(shipped, capsys):
     assert main(["models"]) == 0
     row = capsys.readouterr().out.splitlines()[1]
     identity = random_checkpoint(random_config()).id.hex()[:16]
-    size = sum((shipped / name).stat().st_size for name in ("model.lacw", "config.json", "tokenizer.json"))
+    size = sum((shipped / name).stat().st_size for name in ("model.lacw", "config.json", "tokenizer.json.xz"))
     assert row.split()[1:4] == [identity, f"{size:,}", "1.500"]
 
 

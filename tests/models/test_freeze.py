@@ -7,6 +7,7 @@ from laconic.coder.checkpoint import FrozenCheckpoint
 from laconic.coder.engines.reference import NumpyEngine
 from laconic.coder.fixedpoint import LOGIT_BITS
 from laconic.coder.graph import check_tensors
+from laconic.coder.tensorfile import pack_tensors
 from laconic.models.freeze import calibrate, freeze
 
 
@@ -75,6 +76,20 @@ def test_rounding_by_moments_brings_the_integers_nearer_to_the_float_model(bits)
         return float((logits * np.log(2) / (1 << LOGIT_BITS) - floats).square().mean())
 
     assert distance(True) < 0.9 * distance(False)
+
+
+@torch.no_grad()
+def test_sparse_blocks_take_fewer_bytes():
+    model = stirred(small())
+    calibration = calibrate(model, [torch.randint(0, 50, (32, 40))], moments=True)
+    token_bytes = [bytes([i]) for i in range(50)]
+    dense, sparse = (freeze(model, token_bytes, calibration, 8, share)[1] for share in (0.0, 0.6))
+    for name, tensor in sparse.items():
+        assert tensor.shape == dense[name].shape
+        if name.startswith("layers.") and name.endswith(".weight"):
+            assert (tensor == 0).mean() > 0.599, name
+    assert np.array_equal(sparse["embed.weight"], dense["embed.weight"])
+    assert len(pack_tensors(sparse)) < 0.8 * len(pack_tensors(dense))
 
 
 @torch.no_grad()

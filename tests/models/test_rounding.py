@@ -44,6 +44,18 @@ def test_few_levels_saturate_where_that_serves_the_row():
     assert ((rounded * step[:, None] - weight) ** 2).sum() < ((at_largest - weight) ** 2).sum()
 
 
+@pytest.mark.parametrize("levels", [127, 7])
+def test_the_least_weights_become_zero_and_the_others_make_good_for_them(levels):
+    weight, inputs, moment = layer()
+    plain, compensated = round_rows(weight, levels, None, 0.4), round_rows(weight, levels, moment, 0.4)
+    for rounded, _ in (plain, compensated):
+        assert (rounded == 0).mean() >= 0.4
+    dense = round_rows(weight, levels)[0]
+    assert np.array_equal(plain[0][plain[0] != 0], dense[plain[0] != 0])
+    assert np.abs(weight[plain[0] == 0]).max() <= np.abs(weight[plain[0] != 0]).min()
+    assert error(weight, inputs, *compensated) < 0.5 * error(weight, inputs, *plain)
+
+
 def test_rows_and_inputs_of_zeros():
     rounded, step = round_rows(np.zeros((2, 3)), 127, np.zeros((3, 3)))
     assert not rounded.any()

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -124,6 +125,27 @@ def test_the_adapted_checkpoint_works_alone_and_beside_its_start(adapted, old_ru
         assert laconic.decompress(laconic.compress(data, names), names) == data
 
 
+def test_a_start_is_pruned_first_and_its_sparse_checkpoint_works(old_run, new_text, tmp_path, capsys):
+    smaller = ["--model.num_layers=1", "--model.num_heads=1", "--model.ffn_dim=21", "--training.sparsity=0.5"]
+    out = tmp_path / "out"
+    arguments = ["train", "--from", str(old_run), str(new_text), "-o", str(out), *SHORT, *smaller]
+    assert main(arguments) == 0
+    shown = capsys.readouterr()
+    assert "num_layers 2 becomes 1, num_heads 2 becomes 1, ffn_dim 32 becomes 21" in shown.err
+    assert "in its start's place: output and checkpoint" in shown.out
+    start, pruned = (FrozenCheckpoint.load(folder) for folder in (old_run / "checkpoint", out / "checkpoint"))
+    changes = {"num_layers": 1, "num_heads": 1, "ffn_dim": 21}
+    assert asdict(pruned.config) == {**asdict(start.config), **changes}
+    assert pruned.size_bytes < start.size_bytes
+    assert (pruned.tensors["layers.0.up.weight"] == 0).mean() > 0.49
+    report = json.loads((out / "report.json").read_text())
+    assert report["adaptation"]["new"]["adapted"] < report["adaptation"]["new"]["start"]
+    assert report["macs_per_byte"] < report["adaptation"]["pruned"]["start_macs_per_byte"]
+    data = text(NEW, 50, 9).encode()
+    for names in ([out / "checkpoint"], [old_run / "checkpoint", out / "checkpoint"]):
+        assert laconic.decompress(laconic.compress(data, names), names) == data
+
+
 def test_no_held_out_text_is_learned_from(adapted):
     out, _ = adapted
     shards = {s: TokenShard.open(out / "shards" / f"{s}.tokens") for s in ("train", "validation", "test")}
@@ -174,6 +196,22 @@ def test_cut_off_and_resumed_it_equals_the_uninterrupted(old_run, new_text, tmp_
     a, b = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "cut"))
     assert a["id"] == b["id"]
     assert a["adaptation"]["old"] is None
+
+
+def test_it_grows_where_the_recipe_asks_for_more(old_run, new_text, tmp_path, capsys):
+    own = find_start(str(old_run)).transformer.config
+    more = [f"--model.num_layers={own.num_layers + 1}"]
+    out = tmp_path / "grown"
+    assert main(["train", "--from", str(old_run), str(new_text), "-o", str(out), *SHORT, *more]) == 0
+    config = FrozenCheckpoint.load(out / "checkpoint").config
+    assert config.num_layers == own.num_layers + 1
+    new = json.loads((out / "report.json").read_text())["adaptation"]["new"]
+    assert new["adapted"] < new["start"]
+    capsys.readouterr()
+    arguments = ["train", "--from", str(old_run), str(new_text), "-o", str(tmp_path / "wide")]
+    for other in ("--model.d_model=64", f"--model.window={2 * own.window}"):  # its positions are relative
+        assert main([*arguments, other]) == 1
+        assert "keeps its tokenizer and its shape, but for more layers" in capsys.readouterr().err
 
 
 class Stopped(Exception):
@@ -255,6 +293,10 @@ def test_where_nothing_is_gained_no_checkpoint_is_written(old_run, tmp_path, cap
     ("arguments", "words"),
     [
         (["--model.d_model=64"], "d_model 64"),
+        (["--model.num_heads=4"], "num_heads 4"),
+        (["--model.ffn_dim=64"], "ffn_dim 64"),
+        (["--model.num_heads=0", "--model.ffn_dim=0"], "model.ffn_dim is 0"),
+        (["--training.sparsity=1"], "training.sparsity is 1"),
         (["--distillation.teacher_share=0.3"], "teacher_share 0.3"),
         (["--tier", "small"], "leave --tier out"),
         (["--model", "ngram"], "counted, not adapted"),
@@ -287,11 +329,17 @@ def test_break_even_is_where_output_and_checkpoint_meet():
     assert size * 1.5 / 8 + 1000 == size * 2.0 / 8
     worth = {"new": {"bytes": 9, "start": 2.0, "adapted": 1.5, "both": 1.4, "none": 1.8}, "old": None}
     worth |= {"break_even": {"start": 16000, "none": None, "best": 26667}, "corpus_bytes": 20_000}
+    worth["pruned"] = None
     lines = "\n".join(worth_lines(worth, 1000, "default", "mine"))
     assert "16,000 bytes" in lines
     assert "against experts alone: never" in lines
     assert "20,000 bytes of text: too little to pay" in lines
     assert "until 26,667 bytes" in lines
+    for until, words in ((5000, "smaller until 5,000 bytes"), (None, "however long")):
+        worth["pruned"] = {"start_bytes": 2000, "start_macs_per_byte": 5e5, "until": until}
+        lines = "\n".join(worth_lines(worth, 1000, "default", "mine"))
+        assert "from 2,000 bytes, 0.500 M" in lines
+        assert words in lines
 
 
 def test_several_processes_are_refused(old_run, new_text, tmp_path, capsys):

@@ -129,7 +129,12 @@ def test_a_run_goes_on_from_its_sharded_checkpoint(strategy, alone, prepared, tm
 
 
 def test_a_student_learns_from_its_teacher_in_minutes_of_two_processes(prepared, tmp_path):
-    changes = {"devices": 2, "optimizer": "muon", "patience": 3, "accumulate": 2}
+    changes = {
+        "devices": 2,
+        "optimizer": "muon",
+        "patience": 1000,
+        "accumulate": 2,
+    }  # keeps the best, ends none
     this = new_run(prepared, tmp_path / "run", **changes)
     pretrain(this, "teacher", this.recipe.training)
     this = new_run(prepared, tmp_path / "run", **changes, minutes=0.1, max_steps=None)

@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="start",
         metavar="START",
         help="adapt a checkpoint (name, folder or id) or the student of a run, by configs/adapt.yaml; the "
-        "shape and the tokenizer are its own",
+        "tokenizer and the shape are its own, unless more --model.num_layers or --model.window let it grow, "
+        "or fewer layers, --model.num_heads or --model.ffn_dim prune it",
     )
     parser.add_argument(
         "--replay",

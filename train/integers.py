@@ -1,0 +1,191 @@
+"""What each step from floats to integers costs, in bits per byte: `python -m laconic.train.integers RUN`.
+
+Each step alone is simulated in the float model of a finished run, then all of them. What the frozen
+checkpoint adds to that is the fixed-point arithmetic in between: norms, exponentials, positions, rescaling.
+All is measured on the same sequences of validation text.
+"""
+
+import argparse
+import copy
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..coder.checkpoint import FrozenCheckpoint
+from ..coder.errors import LaconicError
+from ..data.batches import spread_batches
+from ..data.shards import shard_path
+from ..data.tokenshard import TokenShard
+from ..models.freeze import Arrays, calibrate, linears
+from ..models.quantise import Clip, QuantLinear, fake_quantise_rows
+from ..models.rounding import levels_of, round_rows
+from ..models.transformer import Transformer
+from .configuration import build_recipe, read_yaml
+from .export import calibration_batches, compare
+from .language import load_language_module
+from .run import Run
+
+SEQUENCES = 256
+
+Step = Callable[[Transformer], None]
+
+
+def _round_inputs(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    return (fake_quantise_rows(inputs[0]),)
+
+
+def _inputs_of(name: str) -> Step:
+    def step(model: Transformer) -> None:
+        for full_name, linear in linears(model).items():
+            if full_name.endswith(f".{name}"):
+                linear.register_forward_pre_hook(_round_inputs)
+
+    return step
+
+
+def _static_ranges(model: Transformer) -> None:
+    for module in model.modules():
+        if isinstance(module, Clip):
+            module.quantised = True
+
+
+class _Unrounded(QuantLinear):
+    """A layer that has attention round its weights, and rounds nothing itself."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.weight)
+
+
+def _attention_weights(model: Transformer) -> None:
+    for block in model.layers:
+        qkv = block.attention.qkv
+        plain = _Unrounded(qkv.in_features, qkv.out_features)
+        plain.load_state_dict(qkv.state_dict())
+        plain.quantised = True
+        block.attention.qkv = plain
+
+
+def _table(model: Transformer) -> None:
+    with torch.no_grad():
+        model.embed.weight.copy_(fake_quantise_rows(model.embed.weight))
+        if model.head is not None:
+            model.head.weight.copy_(fake_quantise_rows(model.head.weight))
+
+
+class _RoundedHead(Transformer):
+    """Rounds what the head reads, and nothing else."""
+
+    def trunk(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+        rows, head = super().trunk(ids_BT)
+        return fake_quantise_rows(rows), head
+
+
+def _last_rows(model: Transformer) -> None:
+    model.__class__ = _RoundedHead
+
+
+def steps_of(bits: int, sparsity: float, moments: Arrays) -> dict[str, Step]:
+    """Name -> what has a float model simulate that step alone.
+
+    Args:
+        bits: of the blocks' matrices.
+        sparsity: share of zeros in them.
+        moments: of the inputs of each matrix, as `calibrate` measures them.
+    """
+    levels = levels_of(bits)
+
+    def weights(model: Transformer) -> None:
+        for name, linear in linears(model).items():
+            exact = linear.weight.detach().double().numpy()
+            integers, step = round_rows(exact, levels, moments[name], sparsity)
+            linear.weight.data = torch.from_numpy(integers * step[:, None]).float()
+            linear.levels = levels
+
+    return {
+        f"matrices of the blocks, {bits} bits": weights,
+        "embedding and head, 8 bits": _table,
+        "inputs of queries, keys and values, 8 bits a row": _inputs_of("qkv"),
+        "inputs of attention's output, 8 bits a row": _inputs_of("out"),
+        "inputs of the feed-forward layer, 8 bits a row": _inputs_of("up"),
+        "its hidden channels, 8 bits a row": _inputs_of("down"),
+        "inputs of the head, 8 bits a row": _last_rows,
+        "queries, keys and values in static ranges, 8 bits": _static_ranges,
+        "attention weights, 8 bits": _attention_weights,
+    }
+
+
+@torch.no_grad()
+def _bits_per_byte(model: Transformer, shard: TokenShard, lengths: Tensor, seq_len: int) -> float:
+    nats, num_bytes = 0.0, 0
+    for inputs, targets in spread_batches(shard, seq_len, 64, SEQUENCES // 64, model.begin_id):
+        inputs, targets = torch.from_numpy(inputs), torch.from_numpy(targets)
+        nats += float(F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), reduction="sum"))
+        num_bytes += int(lengths[targets].sum())
+    return nats / math.log(2) / num_bytes
+
+
+def measure_integers(folder: Path) -> Iterator[tuple[str, float, float]]:
+    """(step, bits per byte, what it adds to the float model's), the whole graph last.
+
+    Args:
+        folder: of a run that came to its end.
+
+    Raises:
+        LaconicError: it did not, or is no run.
+    """
+    trained, recipe = folder / "student" / "final.ckpt", folder / "recipe.yaml"
+    if not trained.is_file() or not recipe.is_file():
+        raise LaconicError(f"{folder} holds no finished run of a transformer: give one of laconic train")
+    run = Run(folder, build_recipe(read_yaml(recipe)))
+    checkpoint, module = FrozenCheckpoint.load(run.checkpoint), load_language_module(trained)
+    model = module.transformer.eval()
+    model.simulate_integers(False)
+    validation = TokenShard.open(shard_path(run.shards, "validation"))
+    seq_len = min(run.recipe.training.seq_len, validation.num_tokens)
+    batches = calibration_batches(run, model.begin_id)
+    calibration = calibrate(model, [inputs for inputs, _ in batches], moments=True)
+    bits, sparsity = run.recipe.training.weight_bits, run.recipe.training.sparsity
+    steps = steps_of(bits, sparsity, calibration.moments)
+
+    def measured(step: Step | None) -> float:
+        changed = copy.deepcopy(model)
+        if step is not None:
+            step(changed)
+        return _bits_per_byte(changed, validation, module.byte_lengths, seq_len)
+
+    def all_of_them(changed: Transformer) -> None:
+        steps[f"matrices of the blocks, {bits} bits"](changed)
+        changed.simulate_integers()
+
+    base = measured(None)
+    yield "float", base, 0.0
+    for name, step in steps.items():
+        bits_per_byte = measured(step)
+        yield name, bits_per_byte, bits_per_byte - base
+    simulated = measured(all_of_them)
+    yield "all of these", simulated, simulated - base
+    frozen = compare(module, checkpoint, validation, SEQUENCES)
+    integers = frozen.integer_bits_per_byte
+    yield "the frozen integers", integers, integers - frozen.float_bits_per_byte
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m laconic.train.integers", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    args = parser.parse_args(arguments)
+    try:
+        for name, bits_per_byte, added in measure_integers(args.run):
+            print(f"{bits_per_byte:.5f}  {added:+.5f}  {name}", flush=True)
+    except LaconicError as error:
+        print(f"laconic: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
