@@ -82,8 +82,8 @@ class Throughput(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, LanguageModule)
-        restart_peak(pl_module.device)
         self._peak_rate = peak_rate(pl_module.device, self.products)
+        restart_peak(pl_module.device)
         self._begun = _counts(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

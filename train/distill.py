@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from ..coder.errors import LaconicError
 from .language import LanguageModule
 from .recipe import DistillationRecipe
+from .usage import forward_operations
 
 
 def teacher_code_length(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -52,8 +53,8 @@ class DistillationModule(LanguageModule):
 
     def operations_per_token(self) -> float:
         """Those of the student, and the teacher's way forward."""
-        teacher = self._teacher[0]
-        return super().operations_per_token() + 2.0 * teacher.config.macs_per_token(teacher.vocab_size)
+        forward = forward_operations(self._teacher[0], self.training_recipe.seq_len)
+        return super().operations_per_token() + forward
 
     def terms(
         self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor

@@ -21,7 +21,7 @@ from .metrics import BitsPerByte
 from .optimizer import build_optimizer, learning_rate_factor
 from .recipe import TrainingRecipe
 from .strategies import clip_gradients
-from .usage import Usage
+from .usage import Usage, forward_operations
 
 CALIBRATION_BATCHES = 8
 
@@ -73,7 +73,7 @@ class LanguageModule(pl.LightningModule):
 
     def operations_per_token(self) -> float:
         """Multiplies and adds of the products of a training step: see `Usage.figures`."""
-        return 6.0 * self.transformer.config.macs_per_token(self.transformer.vocab_size)
+        return 3.0 * forward_operations(self.transformer, self.training_recipe.seq_len)
 
     # progress ---------------------------------------------------------------------------------------------
 

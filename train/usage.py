@@ -3,10 +3,12 @@
 import contextlib
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+
+from ..models.transformer import Transformer
 
 LARGEST = {"cuda": 8192}  # rows of the largest product that the peak is measured by
 LARGEST_ELSEWHERE = 2048
@@ -51,8 +53,8 @@ class Usage:
                             et al. 2022, arXiv:2204.02311). Of a token they are 6 a multiply-accumulate: two
                             on the way forward, four on the way back; and there is one multiply-accumulate a
                             weight of every matrix, the head's among them, and two a head's dimension and
-                            token of the window (`ModelConfig.macs_per_token`). What is computed twice to save
-                            memory counts once; what is no product does not count.
+                            token of the window (`forward_operations`). What is computed twice to save memory
+                            counts once; what is no product does not count.
         waiting_share       waiting_seconds / seconds, of this rank
         peak_bytes          of memory, of this rank
         """
@@ -64,6 +66,15 @@ class Usage:
             "waiting_share": self.waiting_seconds / self.seconds,
         }
         return found if self.peak_bytes is None else {**found, "peak_bytes": self.peak_bytes}
+
+
+def forward_operations(model: Transformer, seq_len: int) -> float:
+    """Multiplies and adds of the products of the way forward, for a token of sequences of `seq_len`.
+
+    Every token counts as one that sees a full window, or the whole sequence where that is shorter.
+    """
+    config = replace(model.config, window=min(model.config.window, seq_len))
+    return 2.0 * config.macs_per_token(model.vocab_size)
 
 
 def peak_rate(device: torch.device, dtype: torch.dtype) -> float:

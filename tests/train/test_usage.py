@@ -12,14 +12,20 @@ from laconic.train.recipe import TrainingRecipe
 from laconic.train.usage import Usage, peak_bytes, peak_rate, restart_peak
 
 
-@pytest.mark.parametrize("changes", [{}, {"ffn": "reglu", "tied": False, "num_kv_heads": 2}])
-def test_operations_of_a_step_are_those_that_torch_counts(changes):
-    config = small(window=BLOCK, **changes)
-    model, ids = stirred(config).train(), torch.randint(0, 50, (3, 4 * BLOCK))
+@pytest.mark.parametrize(
+    ("seq_len", "changes"),
+    [
+        (4 * BLOCK, {"window": BLOCK, "ffn": "reglu", "tied": False, "num_kv_heads": 2}),
+        (BLOCK, {"window": 256}),
+    ],
+)
+def test_operations_of_a_step_are_those_that_torch_counts(seq_len, changes):
+    config = small(**changes)
+    model, ids = stirred(config).train(), torch.randint(0, 50, (3, seq_len))
     with FlopCounterMode(display=False) as counter:
         x_BTD, table = model.trunk(ids)
         sliced_cross_entropy(x_BTD.flatten(0, 1), table, ids.flatten()).backward()
-    module = LanguageModule(config, [1] * 50, TrainingRecipe(), "")
+    module = LanguageModule(config, [1] * 50, TrainingRecipe(seq_len=seq_len), "")
     masked = 6 * config.num_layers * 2 * BLOCK * config.num_heads * config.head_dim
     # Blocks of queries compute as many scores again as the window has, and mask them.
     assert counter.get_total_flops() == ids.numel() * (module.operations_per_token() + masked)
