@@ -168,14 +168,8 @@ def measure_held_out(split: Split, out: Path) -> None:
         f"{len(alone)} of them, one by one": single.results,
     }
     plot_bits_per_byte(panels, out / "bits-per-byte.png")
-    curves = {stage: loss_files(out / "run" / stage) for stage in STAGES}
-    plot_loss_curve({stage: files for stage, files in curves.items() if files}, out / "loss.png")
-
-
-def loss_files(stage: Path) -> list[Path]:
-    """The metrics.csv of each time that a stage went on, in that order: version_2 before version_10."""
-    files = (stage / "csv").glob("version_*/metrics.csv")
-    return sorted(files, key=lambda path: int(path.parent.name.removeprefix("version_")))
+    curves = {stage: out / "run" / stage / "metrics.csv" for stage in STAGES}
+    plot_loss_curve({stage: [path] for stage, path in curves.items() if path.is_file()}, out / "loss.png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

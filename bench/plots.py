@@ -61,9 +61,9 @@ def plot_loss_curve(csv_paths: Mapping[str, Sequence[Path]], out: Path) -> None:
     """Bits per byte over minutes of training, one colour a run: training thin, validation thick.
 
     Args:
-        csv_paths: label -> the metrics.csv files of Lightning's CSVLogger, one for each time that the run
-            went on, with columns `train/bits_per_byte`,
-            `validation/bits_per_byte` and `elapsed_minutes` (or `step`), empty where nothing was logged.
+        csv_paths: label -> the metrics.csv files of a run, put end to end, with columns
+            `train/bits_per_byte`, `validation/bits_per_byte` and `elapsed_minutes` (or `step`), empty where
+            nothing was logged.
         out: the PNG to write.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Callbacks: the end of a run, what is logged, and the line that people watch."""
+"""Callbacks: the end of a run, when it is saved, what is logged, and the line that people watch."""
 
 import shutil
 import sys
@@ -8,17 +8,26 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 
 from ..data.datamodule import TokenDataModule
 from .language import LanguageModule
+from .logs import position
 from .usage import Usage, peak_bytes, peak_rate, restart_peak
 
+LOGGED_STEPS = 50  # Lightning logs what a training step tells it every so many
 WORTH_SAYING = 0.05  # share of the time that waits for data
 
 
 class Budget(pl.Callback):
     """Keeps the clock of a run, and ends it when its steps or minutes are spent."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run may go on from a checkpoint at which it had already ended."""
+        assert isinstance(pl_module, LanguageModule)
+        patience = trainer.early_stopping_callback
+        if pl_module.progress() >= 1.0 or (patience and patience.wait_count >= patience.patience):
+            trainer.should_stop = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -41,28 +50,81 @@ class ValidationClock(pl.Callback):
         self.seconds, self.never = seconds, never
         self._since = 0.0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, LanguageModule)
-        self._since = pl_module.elapsed_seconds
+    def state_dict(self) -> dict[str, Any]:
+        return {"since": self._since}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._since = state_dict["since"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, LanguageModule)
         due = pl_module.elapsed_seconds - self._since >= self.seconds
+        due = due and batches_taken(trainer) % trainer.accumulate_grad_batches == 0
         trainer.val_check_batch = 1 if due else self.never
         if due:
             self._since = pl_module.elapsed_seconds
 
 
-class SaveAtEnd(pl.Callback):
-    """Saves a checkpoint when training ends: every rank its part, where the model is sharded."""
+class Keep(Checkpoint):
+    """Saves `last` after each validation, when training ends, and when `seconds` have passed between.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    `best` too, where the run has patience and no validation was better before. Never while the validation of
+    a step or its row in the log is still to come, nor between the batches of a step: a run that goes on from
+    there would lack them.
+    """
+
+    def __init__(self, last: Path, best: Path, seconds: float = 300.0) -> None:
+        self.last, self.best, self.seconds = last, best, seconds
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, LanguageModule)
+        self._since, self._step = pl_module.elapsed_seconds, trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, LanguageModule)
+        batches, validated = batches_taken(trainer), trainer.val_check_batch
+        assert isinstance(validated, int)
+        to_come = (
+            trainer.should_stop
+            or batches % validated == 0
+            or batches % trainer.accumulate_grad_batches
+            or trainer.global_step % LOGGED_STEPS == 0
+        )
+        if not to_come and pl_module.elapsed_seconds - self._since >= self.seconds:
+            self._save(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            return
+        patience = trainer.early_stopping_callback
+        if patience and patience.wait_count == 0:
+            trainer.save_checkpoint(self.best)
+        self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
+        if trainer.global_step != self._step:
+            self._save(trainer, pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.save()
+            checkpoint["logs"] = position(self.last.parent)
+
+    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(self.last)
+        self.on_train_start(trainer, pl_module)
+
+
+def batches_taken(trainer: pl.Trainer) -> int:
+    """Batches of the run so far, the present one with them."""
+    return trainer.fit_loop.total_batch_idx + 1
 
 
 class Throughput(pl.Callback):

@@ -84,13 +84,20 @@ def _fault(key: str, value: Any, known: set[str]) -> str | None:
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1)
         return f"{key} is unknown" + (f", did you mean {near[0]}?" if near else "")
+    reason = _refusal({key: value})
+    if reason is None:
+        return None
+    expected = reason.partition("Expected")[2] or reason
+    return f"{key} is {value!r}, expected{expected.rstrip('.')[:120]}"
+
+
+def _refusal(flat: Mapping[str, Any]) -> str | None:
+    """What the parser says against settings; None where it takes them."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            _parser().parse_object(_nest({f"recipe.{key}": value}))
+            _parser().parse_object({"recipe": _nest(flat)})
     except (ArgumentError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        expected = reason.partition("Expected")[2] or reason
-        return f"{key} is {value!r}, expected{expected.rstrip('.')[:120]}"
+        return " ".join(str(error).split())
     return None
 
 
@@ -115,7 +122,9 @@ def build_recipe(*settings: Mapping[str, Any]) -> Recipe:
     for each in settings:
         merged |= each
     known = set(_flatten(asdict(Recipe())))
-    faults = [fault for key, value in merged.items() if (fault := _fault(key, value, known))]
+    faults: list[str] = []
+    if not set(merged) <= known or _refusal(merged) is not None:  # one by one takes seconds
+        faults = [fault for key, value in merged.items() if (fault := _fault(key, value, known))]
     if not faults:
         parsed = _parser().parse_object({"recipe": _nest(merged)})
         recipe: Recipe = _parser().instantiate(parsed).recipe

@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +10,40 @@ import torch
 
 from ..coder.errors import LaconicError
 from .language import read_training_checkpoint
+from .processes import is_first
 from .run import Run
+from .saving import damaged, fault, newest_sound, write_checkpoint
 
 KEPT = ("epoch", "global_step", "pytorch-lightning_version", "hyper_parameters", "laconic")
 BEST, LAST, FINAL = "best.ckpt", "last.ckpt", "final.ckpt"
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """What a stage goes on from: a file, or a folder of ZeRO's; None where nothing was saved.
+def is_done(folder: Path) -> bool:
+    """Whether a stage has its final.ckpt; a damaged one is dropped, for the last checkpoint makes it again.
 
-    One that was being replaced when its process ended is put back.
+    Raises:
+        LaconicError: it is damaged, and so is the last checkpoint, or there is none.
     """
-    for name in (LAST, BEST):
-        path, old = folder / name, folder / f"{name}.old"
-        if old.is_dir() and not path.exists():
-            with contextlib.suppress(OSError):  # another rank was first
-                old.rename(path)
-    return folder / LAST if (folder / LAST).exists() else None
+    final = folder / FINAL
+    reason = fault(final) if final.is_file() else None
+    if reason is not None:
+        last = newest_sound(folder / LAST)
+        if last is None:
+            raise damaged(final, reason)
+        if is_first():
+            print(f"{final} is damaged ({reason}): making it again from {last}", file=sys.stderr, flush=True)
+            final.unlink(missing_ok=True)
+        return False
+    return final.is_file()
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """The hyper-parameters in a checkpoint of training.
+def read_state(path: Path) -> dict[str, Any]:
+    """What training saved, the weights of a ZeRO's folder apart.
 
     Raises:
         LaconicError: it is damaged.
     """
-    return (_client_state(path) if path.is_dir() else read_training_checkpoint(path))["hyper_parameters"]
+    return _client_state(path) if path.is_dir() else read_training_checkpoint(path)
 
 
 def consolidate(folder: Path) -> Path:
@@ -44,15 +52,11 @@ def consolidate(folder: Path) -> Path:
     Raises:
         LaconicError: there is none, it is damaged, or it takes DeepSpeed, which is not installed.
     """
-    last = last_checkpoint(folder)
-    best = folder / BEST
-    path = best if best.exists() else last
+    path = newest_sound(folder / BEST) or newest_sound(folder / LAST)
     if path is None:
         raise LaconicError(f"{folder} has no checkpoint: this stage was not begun, or ended before its first")
     saved = _of_zero(path) if path.is_dir() else read_training_checkpoint(path)
-    partial = folder / "final.partial"
-    torch.save({name: saved[name] for name in (*KEPT, "state_dict")}, partial)
-    os.replace(partial, folder / FINAL)
+    write_checkpoint({name: saved[name] for name in (*KEPT, "state_dict")}, folder / FINAL)
     return folder / FINAL
 
 
@@ -80,7 +84,7 @@ def _client_state(path: Path) -> dict[str, Any]:
             raise FileNotFoundError("no model states")
         return torch.load(files[0], map_location="cpu", weights_only=False)
     except Exception as error:  # whatever unpickling raises
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
 def _of_zero(path: Path) -> dict[str, Any]:
@@ -97,10 +101,5 @@ def _of_zero(path: Path) -> dict[str, Any]:
             weights = zero_to_fp32.get_fp32_state_dict_from_zero_checkpoint(str(path), "checkpoint")
         assert weights is not None
     except Exception as error:  # a shard is missing, or damaged
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     return {**saved, "state_dict": {name: weights[name].clone() for name in weights}}
-
-
-def _damaged(path: Path, error: Exception) -> LaconicError:
-    reason = str(error).strip().split("\n")[0]
-    return LaconicError(f"{path} is damaged ({reason}): remove it to train this stage again")

@@ -18,7 +18,7 @@ from ..models.freeze import calibrate, freeze
 from .language import LanguageModule
 from .processes import require_alone
 from .publish import Rows, publish
-from .run import Run
+from .run import Run, writing
 
 CALIBRATION_BATCHES, CALIBRATION_SEQUENCES = 8, 16
 
@@ -103,11 +103,12 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
             ("frozen integers, the same sequences", f"{v['integer_bits_per_byte']:.4f}"),
         ]
 
-    return publish(
-        run,
-        config,
-        tensors,
-        figures,
-        lambda checkpoint: asdict(compare(module, checkpoint, validation)),
-        describe,
-    )
+    with writing(run.folder):
+        return publish(
+            run,
+            config,
+            tensors,
+            figures,
+            lambda checkpoint: asdict(compare(module, checkpoint, validation)),
+            describe,
+        )

@@ -20,6 +20,7 @@ from .compiling import SliceWork, compile_step, eagerly
 from .metrics import BitsPerByte
 from .optimizer import build_optimizer, learning_rate_factor
 from .recipe import TrainingRecipe
+from .saving import damaged, fault
 from .strategies import clip_gradients
 from .usage import Usage, forward_operations
 
@@ -66,6 +67,7 @@ class LanguageModule(pl.LightningModule):
         self._clock: float | None = None
         self._slice_work: SliceWork = slice_of_gradient
         self._recent: list[Tensor] = []  # inputs of the last batches, to calibrate on
+        self._random: Tensor | None = None  # state of the generator where training goes on
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids [B, T] -> logits [B, T, V] in nats."""
@@ -96,27 +98,42 @@ class LanguageModule(pl.LightningModule):
             torch.distributed.broadcast(shared, src=0)
             self.elapsed_seconds = shared.item()
 
+    def _of_ranks(self, own: Tensor) -> Tensor:
+        """[...] of each of N ranks -> [N, ...]."""
+        if self.trainer.world_size == 1:
+            return own[None]
+        gathered = self.all_gather(own.to(self.device))
+        assert isinstance(gathered, Tensor)
+        return gathered
+
     def _whole(self, inputs: Tensor) -> Tensor:
         """Inputs [B, T] of each of N ranks -> [N * B, T], as one process would have had them."""
-        if self.trainer.world_size == 1:
-            return inputs
-        gathered = self.all_gather(inputs)
-        assert isinstance(gathered, Tensor)
-        return gathered.flatten(0, 1)
+        return self._of_ranks(inputs).flatten(0, 1)
 
     def on_fit_start(self) -> None:
         self._slice_work = compile_step(self.transformer, self.training_recipe)
 
     def on_train_start(self) -> None:
         self._clock = time.monotonic()
+        if self._random is not None:  # what Lightning draws while it sets itself up is over
+            self._generator().set_state(self._random.cpu())
+            self._random = None
+
+    def _generator(self) -> torch.Generator:
+        """What random numbers of this rank's training come from."""
+        cuda = self.device.type == "cuda"
+        return torch.cuda.default_generators[self.device.index] if cuda else torch.default_generator
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        sums = torch.stack((self.train_bits_per_byte.total_nats, self.train_bits_per_byte.total_bytes))
         checkpoint["laconic"] = {
             "elapsed_seconds": self.elapsed_seconds,
             "tokens_seen": self.tokens_seen,
             "quantised": self.transformer.quantised,
             "usage": asdict(self.usage),
             "recent": [self._whole(inputs) for inputs in self._recent],
+            "sums": self._of_ranks(sums),
+            "random": self._of_ranks(self._generator().get_state()),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -126,6 +143,10 @@ class LanguageModule(pl.LightningModule):
         self.usage = Usage(**saved.get("usage", {}))  # an older one has none
         rank, world = self._rank_and_world()
         self._recent = [inputs.chunk(world)[rank] for inputs in saved["recent"]]
+        if "sums" in saved and len(saved["sums"]) == world:  # else read by a process that trains no more
+            self.train_bits_per_byte.reset()
+            self.train_bits_per_byte.update(*saved["sums"][rank].to(self.train_bits_per_byte.device))
+            self._random = saved["random"][rank].clone()  # torch crashes on a part of a tensor
 
     def _rank_and_world(self) -> tuple[int, int]:
         trainer = self._trainer
@@ -207,12 +228,13 @@ def read_training_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         LaconicError: it is damaged.
     """
+    if path.is_file() and (reason := fault(path)) is not None:
+        raise damaged(path, reason)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"hyper_parameters", "state_dict", "laconic"} - set(checkpoint)
     except (RuntimeError, EOFError, ValueError, TypeError, pickle.UnpicklingError) as error:
-        reason = str(error).split("\n")[0]
-        raise LaconicError(f"{path} is damaged ({reason}): remove it to train this stage again") from None
+        raise damaged(path, error) from None
     if missing:
         raise LaconicError(
             f"{path} is no checkpoint of laconic's training: remove it, or choose another folder"

@@ -23,7 +23,7 @@ from ..data.shards import shard_path
 from ..data.tokenshard import TokenShard
 from ..models.ngram import estimate, freeze, select, worth
 from .publish import Rows, corpora, publish
-from .run import Run
+from .run import Run, writing
 
 SEQUENCES = 256  # of validation text, as for transformers
 HEAD_BYTES = 4096  # of config.json, beside the names of the corpora
@@ -49,7 +49,8 @@ def train_ngram(run: Run) -> dict[str, Any]:
     training, validation = (
         TokenShard.open(shard_path(run.shards, split)) for split in ("train", "validation")
     )
-    orders = count_ngrams(training, recipe.order, recipe.min_count, run.stage("ngram"))
+    with writing(run.stage("ngram")):
+        orders = count_ngrams(training, recipe.order, recipe.min_count, run.stage("ngram"))
     for number, order in enumerate(orders, 1):
         if order.least > recipe.min_count:
             print(
@@ -86,7 +87,8 @@ def train_ngram(run: Run) -> dict[str, Any]:
             )
         ]
 
-    return publish(run, config, {**fixed, **tensors}, figures, evaluate, describe)
+    with writing(run.folder):
+        return publish(run, config, {**fixed, **tensors}, figures, evaluate, describe)
 
 
 def _beside(run: Run) -> int:

@@ -17,14 +17,14 @@ from ..data.corpus import Corpus
 from ..data.datamodule import TokenDataModule
 from ..data.shards import build_shards
 from ..models.config import ModelConfig
-from .consolidate import FINAL
+from .consolidate import FINAL, is_done
 from .distill import DistillationModule
 from .export import export
 from .language import LanguageModule, load_language_module
 from .ngram import train_ngram
 from .processes import check_room, launch, must_launch, require_alone
 from .recipe import Recipe, TrainingRecipe
-from .run import Run
+from .run import Run, writing
 from .tokenizer import fit_tokenizer
 from .trainer import fit
 
@@ -47,13 +47,14 @@ def prepare(run: Run, sources: list[str]) -> None:
             fit_tokenizer(run, corpus)
         else:
             run.take_tokenizer(recipe.tokenizer.source)
-    build_shards(
-        corpus,
-        run.tokenizer(),
-        run.shards,
-        validation_share=recipe.data.validation_share,
-        test_share=recipe.data.test_share,
-    )
+    with writing(run.shards):
+        build_shards(
+            corpus,
+            run.tokenizer(),
+            run.shards,
+            validation_share=recipe.data.validation_share,
+            test_share=recipe.data.test_share,
+        )
 
 
 def _module(run: Run, shape: ModelConfig, training: TrainingRecipe) -> LanguageModule:
@@ -80,7 +81,7 @@ def _data(run: Run) -> TokenDataModule:
 
 def _launch_where_it_is_due(run: Run, stage: str, training: TrainingRecipe, distilled: bool) -> None:
     """Leaves final.ckpt, which `fit` then finds."""
-    if must_launch(training) and not (run.stage(stage) / FINAL).is_file():
+    if must_launch(training) and not is_done(run.stage(stage)):
         launch(run, stage, training, distilled)
 
 
@@ -98,7 +99,7 @@ def pretrain(run: Run, stage: str, training: TrainingRecipe) -> LanguageModule:
 def distill(run: Run, training: TrainingRecipe) -> LanguageModule:
     """Train the student from text and from the run's teacher: here, or in several processes."""
     _check_kind(run)
-    teacher = run.stage("teacher") / "final.ckpt"
+    teacher = run.stage("teacher") / FINAL
     if not teacher.is_file():
         raise LaconicError(
             f"{run.folder} has no teacher yet: run `laconic pretrain --stage teacher -o {run.folder}`"

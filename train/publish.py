@@ -47,7 +47,8 @@ def publish(
     )
     bytes_per_token = training.num_bytes / training.num_tokens
     draft = run.folder / "checkpoint.partial"
-    shutil.rmtree(draft, ignore_errors=True)
+    for leftover in (draft, *run.folder.glob(".checkpoint.*")):  # of a time that was cut off
+        shutil.rmtree(leftover, ignore_errors=True)
     start = FrozenCheckpoint.load(run.start) if run.start.is_dir() else None
     if start is not None:  # its prior, for text that is too short for one of its own
         tensors |= {name: start.tensors[name] for name in PRIOR_TENSORS if name in start.tensors}
@@ -122,18 +123,17 @@ def _corpus(shards: Path) -> dict[str, Any]:
 
 def _replace(checkpoint: FrozenCheckpoint, folder: Path) -> None:
     """Save where an earlier export of the same run may stand; that one is kept until the new one is whole."""
-    if not folder.exists():
-        checkpoint.save(folder)
-        return
     old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    folder.rename(old)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
     try:
         checkpoint.save(folder)
     except BaseException:
-        old.rename(folder)
+        if old.exists():
+            old.rename(folder)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def card(checkpoint: FrozenCheckpoint, run: Run, model: Rows, rates: Rows) -> str:

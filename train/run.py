@@ -1,8 +1,10 @@
 """A run folder: where each stage of a run puts what it makes."""
 
+import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ BUDGET = (
     "timeout_minutes",
     "checkpoint_activations",
 )  # what may change from one call of a run to the next
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk says against writing
 
 
 def changed_settings(kept: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -37,11 +40,32 @@ def changed_settings(kept: Mapping[str, Any], wanted: Mapping[str, Any], prefix:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file beside its final name and rename it."""
+    """Write a file beside its final name, on the disk, and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Name the folder where the disk is full, or fails: what writes to an open file does not say which.
+
+    Raises:
+        LaconicError: in place of an OSError without a name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in DISK:
+            raise
+        raise LaconicError(
+            f"cannot write into {folder}: {error.strerror}; what is done is kept: make room, and give the "
+            "same command again"
+        ) from None
 
 
 def _is_begun(folder: Path) -> bool:

@@ -128,8 +128,9 @@ def keep_start(run: Run, start: Start) -> None:
                 f"{run.folder} began with checkpoint {kept.hex()[:16]}, {start.name} is "
                 f"{start.checkpoint.id.hex()[:16]}: choose another folder, or remove it"
             )
-        return
-    if run.tokenizer_file.is_file():
+    elif run.tokenizer_file.is_file():
         raise LaconicError(f"{run.folder} holds a run that began without --from: choose another folder")
-    start.checkpoint.save(run.start)
-    start.checkpoint.tokenizer.save(run.tokenizer_file)
+    else:
+        start.checkpoint.save(run.start)
+    if not run.tokenizer_file.is_file():
+        start.checkpoint.tokenizer.save(run.tokenizer_file)

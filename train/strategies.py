@@ -7,7 +7,6 @@ bf16-mixed is what it is in one process: weights and gradients in float32, produ
 
 import logging
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -34,6 +33,7 @@ from torch.distributed.fsdp import (
 from ..coder.errors import LaconicError
 from ..models.transformer import Block
 from .recipe import TrainingRecipe
+from .saving import WholeFiles, settle
 
 BUCKET = 1 << 24  # numbers that ZeRO reduces or gathers at once
 KEPT_WHOLE = 1000  # parameters up to this many numbers are not worth sharding
@@ -61,7 +61,7 @@ def trainer_settings(recipe: TrainingRecipe, precision: Any, device: str) -> dic
         device: "cpu" or "cuda".
     """
     strategy, plugin = _strategy(recipe, precision, device)
-    plugins = [TorchElasticEnvironment(), *([plugin] if plugin else [])]
+    plugins = [TorchElasticEnvironment(), WholeFiles(), *([plugin] if plugin else [])]
     return {
         "devices": recipe.devices,
         "num_nodes": recipe.nodes,
@@ -204,15 +204,11 @@ class _Zero(DeepSpeedStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         path = Path(self.broadcast(str(filepath)))
-        partial, old = (path.with_name(path.name + ending) for ending in (".partial", ".old"))
+        partial = path.with_name(path.name + ".partial")
         super().save_checkpoint(checkpoint, partial, storage_options)
         self.barrier()
         if self.is_global_zero:
-            if path.exists():
-                shutil.rmtree(old, ignore_errors=True)
-                path.rename(old)
-            partial.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
+            settle(partial, path)
         self.barrier()
 
 

@@ -13,8 +13,9 @@ from ..coder.tokenizer import ByteTokenizer, Kind
 from ..data.corpus import Corpus
 from ..data.splits import Split, split_of
 from ..models.tokenizer import train_tokenizer
-from .run import Run
-from .trainer import quiet, stage_loggers
+from .logs import cut, stage_loggers
+from .run import Run, writing
+from .trainer import quiet
 
 COUNTED_BYTES = 8_000_000  # of the training text, whose token counts make the order-0 model
 VALIDATION_BYTES = 2_000_000
@@ -178,6 +179,7 @@ def fit_tokenizer(run: Run, corpus: Corpus) -> ByteTokenizer:
     recipe, shares = run.recipe.tokenizer, run.recipe.data
     module = TokenizerModule(recipe.kind, recipe.vocab_size, recipe.sample_bytes)
     data = DocumentDataModule(corpus, recipe.sample_bytes, shares.validation_share, shares.test_share)
+    cut(run.stage("tokenizer"), None)  # of a time that was cut off
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=1,
@@ -188,10 +190,11 @@ def fit_tokenizer(run: Run, corpus: Corpus) -> ByteTokenizer:
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
     )
-    trainer.fit(module, datamodule=data)
-    tokenizer = module.tokenizer
-    assert tokenizer is not None
-    tokenizer.save(run.tokenizer_file)
+    with writing(run.stage("tokenizer")):
+        trainer.fit(module, datamodule=data)
+        tokenizer = module.tokenizer
+        assert tokenizer is not None
+        tokenizer.save(run.tokenizer_file)
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     shown = "".join(f", {value:.3f} {name.replace('_', ' ')}" for name, value in figures.items())
     print(f"tokenizer: {tokenizer.kind}, {tokenizer.vocab_size:,} tokens{shown}", file=sys.stderr)

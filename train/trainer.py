@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import datetime
 import logging
 import os
 import warnings
@@ -13,17 +12,18 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.callbacks import EarlyStopping
 
 from ..coder.errors import LaconicError
 from ..data.datamodule import TokenDataModule
-from .callbacks import Budget, ProgressLine, SaveAtEnd, Throughput, ValidationClock
-from .consolidate import BEST, FINAL, LAST, consolidate, last_checkpoint, read_settings
-from .language import LanguageModule, read_training_checkpoint
-from .processes import Unanswered, check_room, device_type, rank_and_world
+from .callbacks import LOGGED_STEPS, Budget, Keep, ProgressLine, Throughput, ValidationClock
+from .consolidate import BEST, FINAL, LAST, consolidate, is_done, read_state
+from .language import LanguageModule
+from .logs import cut, stage_loggers
+from .processes import Unanswered, check_room, device_type, is_first, rank_and_world
 from .recipe import TrainingRecipe
-from .run import changed_settings
+from .run import changed_settings, writing
+from .saving import WholeFiles, newest_sound
 from .strategies import trainer_settings
 
 MONITOR = "validation/bits_per_byte"
@@ -56,32 +56,11 @@ def resolve_precision(recipe: TrainingRecipe) -> Literal["32-true", "bf16-mixed"
     return "bf16-mixed" if native else "32-true"
 
 
-def stage_loggers(folder: Path) -> list[CSVLogger | TensorBoardLogger]:
-    """CSV and TensorBoard logs below the stage's folder."""
-    return [
-        CSVLogger(folder, name="csv", flush_logs_every_n_steps=1),
-        TensorBoardLogger(folder, name="tensorboard"),
-    ]
-
-
 def _validation_interval(recipe: TrainingRecipe) -> int:
-    """Batches; where minutes are counted, ValidationClock says when."""
+    """Batches, those of whole steps; where minutes are counted, ValidationClock says when."""
     if recipe.max_steps is not None:
-        return max(1, recipe.max_steps * recipe.accumulate // recipe.validations)
+        return recipe.accumulate * max(1, recipe.max_steps // recipe.validations)
     return NEVER
-
-
-def _last(folder: Path, recipe: TrainingRecipe) -> ModelCheckpoint:
-    """Saves last.ckpt as often as validation is due, and every five minutes at least."""
-    steps = recipe.max_steps
-    interval = None if steps is not None else min(5.0, (recipe.minutes or 5.0) / recipe.validations)
-    return ModelCheckpoint(
-        folder,
-        Path(LAST).stem,
-        every_n_train_steps=None if steps is None else max(1, steps // recipe.validations),
-        train_time_interval=None if interval is None else datetime.timedelta(minutes=interval),
-        enable_version_counter=False,
-    )
 
 
 def build_trainer(folder: Path, recipe: TrainingRecipe, label: str) -> pl.Trainer:
@@ -91,21 +70,20 @@ def build_trainer(folder: Path, recipe: TrainingRecipe, label: str) -> pl.Traine
         Budget(),
         Throughput(torch.bfloat16 if precision == "bf16-mixed" else torch.float32),
         ProgressLine(label),
-        _last(folder, recipe),
     ]
     if recipe.max_steps is None:
         assert recipe.minutes is not None
         callbacks.append(ValidationClock(60 * recipe.minutes / recipe.validations, NEVER))
     if recipe.patience:
-        callbacks += [
-            ModelCheckpoint(
-                folder, Path(BEST).stem, monitor=MONITOR, save_top_k=1, enable_version_counter=False
-            ),
-            EarlyStopping(MONITOR, patience=recipe.patience, check_finite=False),
-        ]
-    settings: dict[str, Any] = {"accelerator": recipe.accelerator, "devices": 1, "precision": precision}
+        callbacks.append(EarlyStopping(MONITOR, patience=recipe.patience, check_finite=False))
+    callbacks.append(Keep(folder / LAST, folder / BEST))  # after those whose state it saves
+    settings: dict[str, Any] = {
+        "accelerator": recipe.accelerator,
+        "devices": 1,
+        "precision": precision,
+        "plugins": [WholeFiles()],
+    }
     if recipe.together:
-        callbacks.append(SaveAtEnd(folder / LAST))
         device = device_type(recipe.accelerator)
         settings = {"accelerator": device, **trainer_settings(recipe, precision, device)}
     return pl.Trainer(
@@ -115,6 +93,7 @@ def build_trainer(folder: Path, recipe: TrainingRecipe, label: str) -> pl.Traine
         val_check_interval=_validation_interval(recipe),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
+        log_every_n_steps=LOGGED_STEPS,
         logger=stage_loggers(folder),
         callbacks=callbacks,
         enable_model_summary=False,
@@ -144,8 +123,8 @@ def _threads(recipe: TrainingRecipe) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _check_settings(path: Path, module: LanguageModule) -> None:
-    saved = read_settings(path)
+def _check_settings(path: Path, state: dict[str, Any], module: LanguageModule) -> None:
+    saved = state["hyper_parameters"]
     saved["training"] = {**asdict(TrainingRecipe()), **saved["training"]}  # an older one lacks some
     if changed := changed_settings(saved, module.hparams):
         raise LaconicError(
@@ -183,17 +162,20 @@ def fit(module: LanguageModule, data: TokenDataModule, folder: Path, label: str)
     """
     quiet()
     final, last = folder / FINAL, folder / LAST
-    if final.is_file():
-        _check_settings(final, module)
+    if is_done(folder):
+        _check_settings(final, read_state(final), module)
         return final
     recipe = module.training_recipe
     check_room(recipe)
-    resume = last_checkpoint(folder)
+    resume = newest_sound(last)
+    state = read_state(resume) if resume else {}
     if resume:
-        _check_settings(resume, module)
+        _check_settings(resume, state, module)
+    if is_first():
+        cut(folder, state.get("logs"))
     pl.seed_everything(recipe.seed, verbose=False)
     _keep_pages()
-    with _threads(recipe):
+    with _threads(recipe), writing(folder):
         trainer = build_trainer(folder, recipe, label)
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -205,18 +187,7 @@ def fit(module: LanguageModule, data: TokenDataModule, folder: Path, label: str)
             ) from None
         except RuntimeError as error:
             raise _explained(error, recipe) from error
-        if recipe.together:
-            if trainer.is_global_zero:
-                consolidate(folder)
-            trainer.strategy.barrier()
-            return final
-        best = folder / BEST
-        if recipe.patience and best.is_file():
-            weights = read_training_checkpoint(best)
-            module.load_state_dict(weights["state_dict"])
-            module.on_load_checkpoint(weights)
-        trainer.validate(module, datamodule=data, verbose=False)
-        partial = folder / "final.partial"
-        trainer.save_checkpoint(partial)
-        os.replace(partial, final)
+        if trainer.is_global_zero:
+            consolidate(folder)
+        trainer.strategy.barrier()
     return final

@@ -1,14 +1,12 @@
 """Trials: which recipes a sweep runs, and what each of them came to."""
 
-import csv
-import io
 import itertools
 import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 
 from ..coder.errors import LaconicError
 from .configuration import load_recipe, read_overrides
+from .logs import as_csv
 from .pipeline import prepare
 from .pipeline import run as run_pipeline
 from .recipe import Recipe
@@ -181,16 +180,6 @@ def _link(target: Path, link: Path) -> None:
         os.symlink(os.path.relpath(target, link.parent), link)
     except OSError:  # where the system has no such links
         (shutil.copytree if target.is_dir() else shutil.copy)(target, link)
-
-
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with the columns of all of them, in the order in which they first occur."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

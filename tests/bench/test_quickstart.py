@@ -7,7 +7,7 @@ from laconic import quickstart
 from laconic.bench.peers import select_peers
 from laconic.cli import main
 from laconic.coder.errors import LaconicError
-from laconic.quickstart import Split, lay_out, loss_files, split_library
+from laconic.quickstart import Split, lay_out, split_library
 
 
 @pytest.fixture
@@ -81,13 +81,6 @@ def test_its_peers_do_not_depend_on_the_machine(monkeypatch):
     codecs, left_out = select_peers(quickstart.PEERS)
     assert len(codecs) == 6
     assert not left_out
-
-
-def test_logs_are_read_in_the_order_of_time(tmp_path):
-    for number in (10, 0, 2):
-        (tmp_path / "csv" / f"version_{number}").mkdir(parents=True)
-        (tmp_path / "csv" / f"version_{number}" / "metrics.csv").write_text("step\n")
-    assert [path.parent.name for path in loss_files(tmp_path)] == ["version_0", "version_2", "version_10"]
 
 
 def test_a_folder_with_something_else_is_left_alone(library, tmp_path):

@@ -17,7 +17,8 @@ from laconic.data.tokenshard import TokenShard
 from laconic.train.configuration import load_recipe
 from laconic.train.language import LanguageModule
 from laconic.train.pipeline import run
-from laconic.train.start import find_start
+from laconic.train.run import Run
+from laconic.train.start import find_start, keep_start
 from laconic.train.worth import break_even, worth_lines
 
 OLD = [
@@ -216,6 +217,16 @@ def test_it_grows_where_the_recipe_asks_for_more(old_run, new_text, tmp_path, ca
 
 class Stopped(Exception):
     pass
+
+
+def test_a_run_that_ended_between_its_start_and_its_tokenizer_goes_on(old_run, tmp_path):
+    start = find_start(str(old_run))
+    this = Run(tmp_path / "run", load_recipe("nano", None, TINY))
+    this.folder.mkdir()
+    keep_start(this, start)
+    this.tokenizer_file.unlink()
+    keep_start(this, start)
+    assert this.tokenizer().token_bytes == start.checkpoint.token_bytes
 
 
 @pytest.fixture

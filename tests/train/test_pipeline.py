@@ -12,6 +12,7 @@ from laconic.cli import main
 from laconic.coder.checkpoint import FrozenCheckpoint
 from laconic.coder.errors import LaconicError
 from laconic.train.configuration import load_recipe
+from laconic.train.consolidate import consolidate, is_done
 from laconic.train.language import LanguageModule, load_language_module
 from laconic.train.pipeline import run
 
@@ -110,28 +111,6 @@ def test_stages_one_by_one_make_the_same_checkpoint(trained, corpus, tmp_path, c
     assert report["id"][:16] in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("cut_at", [20, 29])
-def test_a_run_cut_off_and_resumed_equals_the_uninterrupted_one(cut_at, corpus, tmp_path, monkeypatch):
-    # Saved every 8 steps, so after 16 and 24; the integer graph is simulated from step 25 on.
-    recipe = load_recipe("nano", None, {**TINY, "training.validations": 4, "training.max_steps": 32})
-    whole = run([str(corpus)], tmp_path / "whole", recipe)
-    step = LanguageModule.training_step
-
-    def cut_off(self, batch, batch_idx):
-        if self.global_step == cut_at:
-            raise RuntimeError("the machine stopped")
-        return step(self, batch, batch_idx)
-
-    monkeypatch.setattr(LanguageModule, "training_step", cut_off)
-    with pytest.raises(RuntimeError, match="stopped"):
-        run([str(corpus)], tmp_path / "cut", recipe)
-    assert (tmp_path / "cut" / "student" / "last.ckpt").is_file()
-    monkeypatch.undo()
-    resumed = run([str(corpus)], tmp_path / "cut", recipe)
-    assert resumed["tokens_seen"] == whole["tokens_seen"] == 32 * 8 * 32
-    assert resumed["id"] == whole["id"]
-
-
 def test_non_finite_loss_stops_before_the_step(monkeypatch, corpus, tmp_path):
     taken = {}
 
@@ -191,23 +170,35 @@ def test_loading_reads_no_pickled_code(trained):
 
 
 def test_early_stopping_goes_back_to_the_best_weights(corpus, tmp_path, monkeypatch):
-    """Validation is made to worsen after its second time; patience 2 allows two more."""
-    figures = iter([2.0, 1.5, 1.6, 1.7, 1.8, 1.9])
+    """Validation is made to worsen after its second time; patience 2 allows two more.
+
+    A run that ended between this and its final checkpoint does not learn on when it is started again.
+    """
+    figures = {10: 2.0, 20: 1.5, 30: 1.6, 40: 1.7, 50: 1.8, 60: 1.9}
     seen = {}
 
+    def stop(folder):
+        raise RuntimeError("the machine stopped")
+
     def scripted(self):
-        figure = next(figures)
+        figure = figures[self.global_step]
         seen[figure] = self.transformer.embed.weight.detach().clone()
         self.log("validation/bits_per_byte", figure)
         self.validation_bits_per_byte.reset()
 
     monkeypatch.setattr(LanguageModule, "on_validation_epoch_end", scripted)
     changes = {"training.max_steps": 60, "training.validations": 6, "training.patience": 2}
-    run([str(corpus)], tmp_path / "run", load_recipe("nano", None, {**TINY, **changes}))
+    recipe = load_recipe("nano", None, {**TINY, **changes})
+    with monkeypatch.context() as patch:
+        patch.setattr("laconic.train.trainer.consolidate", stop)
+        with pytest.raises(RuntimeError, match="stopped"):
+            run([str(corpus)], tmp_path / "run", recipe)
+    assert sorted(seen) == [1.5, 1.6, 1.7, 2.0]
+    run([str(corpus)], tmp_path / "run", recipe)
+    assert sorted(seen) == [1.5, 1.6, 1.7, 2.0]
     final = load_language_module(tmp_path / "run" / "student" / "final.ckpt")
     assert torch.equal(final.transformer.embed.weight, seen[1.5])
     assert not torch.equal(seen[1.5], seen[1.7])
-    assert 1.9 not in seen  # stopped at 1.7; 1.8 is the validation of what was kept
 
 
 def test_a_run_is_tied_to_its_corpus_and_its_recipe(trained, corpus, tmp_path, capsys):
@@ -249,10 +240,17 @@ def test_a_run_within_its_own_corpus_does_not_learn_from_itself(corpus, tmp_path
 def test_a_damaged_training_checkpoint_is_one_line(trained, tmp_path, capsys):
     out, _ = trained
     shutil.copytree(out, tmp_path / "run")
-    path = tmp_path / "run" / "student" / "final.ckpt"
+    sound, path = (folder / "student" / "final.ckpt" for folder in (out, tmp_path / "run"))
     path.write_bytes(path.read_bytes()[:1000])
     assert main(["export", "-o", str(tmp_path / "run")]) == 1
     assert "final.ckpt is damaged" in capsys.readouterr().err
+    assert not is_done(path.parent)
+    said = capsys.readouterr().err
+    assert f"making it again from {path.parent / 'last.ckpt'}" in said
+    assert said.count("\n") == 1
+    again, before = load_language_module(consolidate(path.parent)), load_language_module(sound)
+    torch.testing.assert_close(again.state_dict(), before.state_dict(), rtol=0, atol=0)
+    assert is_done(path.parent)
 
 
 def test_a_run_that_failed_before_it_made_anything_may_begin_anew(corpus, tmp_path):

@@ -80,8 +80,8 @@ def new_run(prepared: Path, folder: Path, **training) -> Run:
 
 def validated(this: Run) -> float:
     """The last validation loss that was logged, in bits per byte."""
-    *_, last = sorted((this.folder / "student").glob("csv/version_*/metrics.csv"))
-    *_, loss = (row["validation/bits_per_byte"] for row in csv.DictReader(last.open()) if row["epoch"])
+    with (this.folder / "student" / "metrics.csv").open() as file:
+        *_, loss = (row["validation/bits_per_byte"] for row in csv.DictReader(file) if row["epoch"])
     return float(loss)
 
 
@@ -129,17 +129,15 @@ def test_a_run_goes_on_from_its_sharded_checkpoint(strategy, alone, prepared, tm
 
 
 def test_a_student_learns_from_its_teacher_in_minutes_of_two_processes(prepared, tmp_path):
-    changes = {
-        "devices": 2,
-        "optimizer": "muon",
-        "patience": 1000,
-        "accumulate": 2,
-    }  # keeps the best, ends none
+    # More patience than there are validations: the best is kept, and nothing ends the run before its minutes.
+    changes = {"devices": 2, "optimizer": "muon", "patience": 1000, "accumulate": 2}
     this = new_run(prepared, tmp_path / "run", **changes)
     pretrain(this, "teacher", this.recipe.training)
     this = new_run(prepared, tmp_path / "run", **changes, minutes=0.1, max_steps=None)
     module = distill(this, this.recipe.training)
-    assert module.elapsed_seconds >= 6
+    last = torch.load(this.folder / "student" / "last.ckpt", weights_only=True)["laconic"]
+    assert last["elapsed_seconds"] >= 6
+    assert module.elapsed_seconds <= last["elapsed_seconds"]  # of the best
     assert module.tokens_seen % (8 * 32) == 0
     assert validated(this) < 2.5
 
@@ -164,15 +162,16 @@ def _rank(parent: int, rank: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes as Linux shows them")
 @pytest.mark.parametrize(
-    ("number", "words"),
+    ("number", "timeout_minutes", "words"),
     [
-        (signal.SIGKILL, "rank 1 of 2 was ended by SIGKILL"),
-        (signal.SIGSTOP, "rank 1 of 2 did not answer within 0.5 minutes"),
+        (signal.SIGKILL, 30, "rank 1 of 2 was ended by SIGKILL"),
+        (signal.SIGSTOP, 0.5, "rank 1 of 2 did not answer within 0.5 minutes"),
     ],
     ids=["killed", "stopped"],
 )
-def test_a_rank_that_is_lost_ends_the_run_with_its_name(number, words, prepared, tmp_path):
-    this = new_run(prepared, tmp_path / "run", devices=2, minutes=60, max_steps=None, timeout_minutes=0.5)
+def test_a_rank_that_is_lost_ends_the_run_with_its_name(number, timeout_minutes, words, prepared, tmp_path):
+    changes = {"minutes": 10_000, "max_steps": None, "timeout_minutes": timeout_minutes}
+    this = new_run(prepared, tmp_path / "run", devices=2, **changes)
     command = [sys.executable, "-m", "laconic", "pretrain", "-o", str(this.folder)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
         assert parent.stderr is not None
@@ -183,5 +182,5 @@ def test_a_rank_that_is_lost_ends_the_run_with_its_name(number, words, prepared,
         *_, error = parent.stderr.readlines()
         assert parent.wait() == 1
     assert error.startswith(f"laconic: error: {words}")
-    assert time.monotonic() - began < 90
+    assert time.monotonic() - began < 500  # and not the 600 that are the default
     assert not any(Path(f"/proc/{process}").exists() for process in lost)

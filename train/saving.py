@@ -1,0 +1,128 @@
+"""Checkpoints of training on the disk: whole or not there, checked before use, the one before kept.
+
+A checkpoint is a file as torch.save writes it, or a folder of such files (DeepSpeed's). They are ZIP
+archives, whose parts carry a CRC-32 that torch.load does not look at.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+
+from ..coder.errors import LaconicError
+from .processes import is_first
+
+
+def fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint, every byte of which is read; None where nothing is."""
+    files = sorted(path.rglob("*.pt")) if path.is_dir() else [path]
+    if not files:
+        return "it is empty"
+    for file in files:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                part = archive.testzip()
+        except Exception as error:  # whatever damage makes of an archive, or a disk that does not read
+            return str(error) or type(error).__name__
+        if part is not None:
+            return f"{part} is not what its checksum says"
+    return None
+
+
+def damaged(path: Path, reason: object) -> LaconicError:
+    """What to say of a checkpoint that cannot be read."""
+    first = str(reason).strip().split("\n")[0]
+    return LaconicError(f"{path} is damaged ({first}): remove it to train this stage again")
+
+
+def one_before(path: Path) -> Path:
+    """Where the checkpoint that a name had before is kept."""
+    return path.with_name(path.name + ".old")
+
+
+def newest_sound(path: Path) -> Path | None:
+    """The checkpoint of this name, or the one before it where that is damaged; None where neither is there.
+
+    Raises:
+        LaconicError: what is there is damaged.
+    """
+    damage = None
+    for candidate in (path, one_before(path)):
+        if candidate.exists():
+            reason = fault(candidate)
+            if reason is None:
+                if damage and is_first():
+                    print(f"{damage}: going on from {candidate}", file=sys.stderr, flush=True)
+                return candidate
+            damage = damage or f"{candidate} is damaged ({reason})"
+    if damage:
+        raise LaconicError(f"{damage}, and none before it is sound: remove it to train this stage again")
+    return None
+
+
+def settle(partial: Path, path: Path) -> None:
+    """Put what was written on the disk and under its name; a sound one of that name becomes the one before.
+
+    Whatever ends the process, one of both is there and whole.
+    """
+    for part in (partial, *partial.rglob("*")):
+        _flush(part)
+    if path.exists() and fault(path) is None:
+        _remove(one_before(path))
+        os.replace(path, one_before(path))
+    _remove(path)
+    os.replace(partial, path)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or the names in a folder where the system lets folders be opened, on the disk."""
+    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a file beside its name, on the disk, and rename it.
+
+    Raises:
+        LaconicError: it cannot be written; what was there is as it was.
+    """
+    content = io.BytesIO()  # for torch.save does not say which way a file failed
+    torch.save(checkpoint, content)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content.getbuffer())
+        settle(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise LaconicError(
+            f"cannot save {path}: {error.strerror}; what was saved before is as it was: make room, or make "
+            f"{path.parent} writable, and give the same command again"
+        ) from None
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Lightning's way to the disk; its own is by the system's folder for temporary files, and a copy."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, Path(path))
