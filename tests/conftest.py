@@ -6,6 +6,8 @@ import socket
 import pytest
 from hypothesis import settings
 
+# Models of tests are so small that their threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"  # before anything imports datasets
 
 settings.register_profile("laconic", deadline=None, derandomize=True)

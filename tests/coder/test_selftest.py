@@ -95,7 +95,7 @@ def test_a_wrong_reference_is_named_with_its_tensor(few, capsys, monkeypatch):
 def test_a_damaged_file_is_noticed(monkeypatch):
     """An engine that was right when it encoded."""
     model = open_model("default", "torch")
-    text = drawn_text(model, *selftest.DRAWN)
+    text = drawn_text(model, 32, 24)
     files = [compress(text, model, level=level, streams=streams) for level, streams in selftest.CODINGS]
     tally = Tally("torch")
     selftest.read_files(tally, model, text, files, "another")
