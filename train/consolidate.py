@@ -99,7 +99,6 @@ def _of_zero(path: Path) -> dict[str, Any]:
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             weights = zero_to_fp32.get_fp32_state_dict_from_zero_checkpoint(str(path), "checkpoint")
-        assert weights is not None
     except Exception as error:  # a shard is missing, or damaged
         raise damaged(path, error) from None
     return {**saved, "state_dict": {name: weights[name].clone() for name in weights}}

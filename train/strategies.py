@@ -225,7 +225,7 @@ class _ZeroOnProcessors(_Zero):
         import deepspeed.ops  # pyright: ignore[reportMissingImports]
 
         # None of DeepSpeed's operators is compiled: gloo carries what one of them would by shared memory.
-        deepspeed.ops.__compatible_ops__ = {}
+        vars(deepspeed.ops)["__compatible_ops__"] = {}
         reset_seed()
         self.set_world_ranks()
         self._init_deepspeed_distributed()
