@@ -21,7 +21,9 @@ from .scaling import Growth, measure_growth, read_sizes
 from .speed import measure_speed
 from .speed_report import Speed
 from .subject import laconic_codec, load_checkpoint, select_levels
+from .tokenizing import Tokenizing, measure_tokenizing
 
+Measurement = Speed | Entropy | Growth | Tokenizing
 PROGRAM_NAMES = ", ".join(program.name for program in PROGRAMS)
 
 
@@ -48,7 +50,7 @@ def compare(
     return Report(samples, [measure(codec, samples) for codec in chain(ours, others)], left_out, checkpoint)
 
 
-def write_json(report: Report | Speed | Entropy | Growth, out: Path) -> None:
+def write_json(report: Report | Measurement, out: Path) -> None:
     """The whole report as JSON.
 
     Raises:
@@ -100,6 +102,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "texts of so many megabytes, such as 1,10,100, cut from the files",
     )
     parser.add_argument(
+        "--tokenizing",
+        action="store_true",
+        help="measure how fast the files become token shards, beside the tokenizers library alone",
+    )
+    parser.add_argument(
         "--engine", metavar="E", help=f"with --speed: {', '.join(ENGINES)} (default: {ENGINES[0]})"
     )
     parser.add_argument(
@@ -119,6 +126,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write what was asked for."""
     check_outputs(args.json, args.plot, args.files)
+    if args.tokenizing:
+        return _run_tokenizing(args)
     if args.entropy:
         return _run_entropy(args)
     if args.scaling:
@@ -151,7 +160,8 @@ def _run_speed(args: argparse.Namespace, levels: Sequence[int]) -> int:
 
 def _run_entropy(args: argparse.Namespace) -> int:
     """Raises LaconicError for options that the other measurements have."""
-    if args.speed or args.plot or args.peers != "all" or args.levels or args.engine or args.streams:
+    others = args.speed or args.scaling or args.plot or args.peers != "all"
+    if others or args.levels or args.engine or args.streams:
         raise LaconicError("--entropy measures coders alone: leave out all but FILE, -m and --json")
     data = b"".join(sample.data for sample in read_samples(args.files))
     return _show(measure_entropy(data, args.model), args)
@@ -170,7 +180,15 @@ def _run_scaling(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(report: Speed | Entropy | Growth, args: argparse.Namespace) -> int:
+def _run_tokenizing(args: argparse.Namespace) -> int:
+    """Raises LaconicError for options that the other measurements have."""
+    others = args.speed or args.entropy or args.scaling or args.plot or args.peers != "all"
+    if others or args.levels or args.engine or args.streams:
+        raise LaconicError("--tokenizing measures tokenizers alone: leave out all but FILE, -m and --json")
+    return _show(measure_tokenizing(args.files, args.model), args)
+
+
+def _show(report: Measurement, args: argparse.Namespace) -> int:
     print(report.as_text())
     if args.json:
         write_json(report, args.json)

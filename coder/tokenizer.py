@@ -5,6 +5,7 @@ takes for spaces (as plain byte alphabets do with 0x85 and 0xA0). Its JSON form 
 only encodes. Decoding is a look-up in `token_bytes` and needs no library.
 """
 
+import codecs
 import json
 import os
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ Kind = Literal["bpe", "wordpiece", "unigram", "bytes"]
 KINDS: tuple[Kind, ...] = ("bpe", "wordpiece", "unigram", "bytes")
 
 ALPHABET_START = 0x100  # byte b is the character U+0100 + b
+_ALPHABET: Any = "".join(chr(ALPHABET_START + byte) for byte in range(256))
 CONTINUATION = "##"  # WordPiece's mark of a token inside a piece; it stands for no byte
 CHUNK_BYTES = 1 << 16  # long input is cut into chunks of at most this, which share the threads
 _GROUP_CHUNKS = 128  # chunks encoded at a time: the library holds some 100 bytes a token while it does
@@ -34,7 +36,7 @@ _WHITESPACE = np.isin(np.arange(256), list(b"\t\n\v\f\r "))
 
 def bytes_to_text(data: bytes) -> str:
     """Each byte b as the character U+0100 + b."""
-    return (np.frombuffer(data, np.uint8).astype("<u2") + ALPHABET_START).tobytes().decode("utf-16-le")
+    return codecs.charmap_decode(data, "strict", _ALPHABET)[0]
 
 
 def text_to_bytes(text: str) -> bytes:
@@ -212,7 +214,10 @@ class ByteTokenizer:
             return [self._byte_ids[np.frombuffer(data, np.uint8)] for data in batch]
         pieces = [chunks(data) for data in batch]
         encoded = self._encode_chunks(list(chain.from_iterable(pieces)))
-        ids = [np.concatenate([next(encoded) for _ in parts]) for parts in pieces]
+        ids = [
+            np.concatenate([next(encoded) for _ in parts]) if len(parts) > 1 else next(encoded)
+            for parts in pieces
+        ]
         for data, ids_of_data in zip(batch, ids, strict=True):
             assert int(self.byte_lengths[ids_of_data].sum(dtype=np.int64)) == len(data)
         return ids

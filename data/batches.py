@@ -1,7 +1,8 @@
-"""Batches of sequences from a token shard. B sequences of T tokens."""
+"""Batches of sequences from a row of tokens. B sequences of T tokens."""
 
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,10 +10,26 @@ from numpy.typing import ArrayLike, NDArray
 from .tokenshard import TokenShard
 
 
+class Tokens(Protocol):
+    """A row of documents as tokens: a shard, or a window of a stream."""
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where documents begin, in order."""
+        ...
+
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of the positions, of their shape."""
+        ...
+
+
 def sequence_batch(
-    shard: TokenShard, indices: ArrayLike, seq_len: int, begin_id: int, shift: int
+    shard: Tokens, indices: ArrayLike, seq_len: int, begin_id: int, shift: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sequences of a shard, to be predicted token by token.
+    """Sequences of a shard or a window, to be predicted token by token.
 
     Args:
         indices: [B], which sequences; sequence i covers the tokens [shift + i * T, shift + (i + 1) * T).
@@ -27,7 +44,7 @@ def sequence_batch(
     starts_B = shift + np.asarray(indices, dtype=np.int64) * seq_len
     positions_BT = starts_B[:, None] + np.arange(seq_len)
     assert positions_BT.size == 0 or (positions_BT[0].min() >= 0 and positions_BT.max() < shard.num_tokens)
-    targets_BT = shard.tokens[positions_BT].astype(np.int64)
+    targets_BT = shard.take(positions_BT)
     inputs_BT = np.empty_like(targets_BT)
     inputs_BT[:, 1:] = targets_BT[:, :-1]
     inputs_BT[:, 0] = begin_id

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..coder.errors import LaconicError
 from .batches import sequence_batch
-from .shards import shard_path
+from .shards import open_shard
 from .tokenshard import TokenShard
 
 Batch = tuple[Tensor, Tensor]  # inputs int64 [B, T], targets int64 [B, T]
@@ -79,7 +79,7 @@ class TokenDataModule(pl.LightningDataModule):
         Raises:
             LaconicError: the shard is missing or damaged.
         """
-        shard = TokenShard.open(shard_path(self.folder, "validation"))
+        shard = open_shard(self.folder, "validation")
         return DataLoader(_ValidationBatches(self, shard), batch_size=None)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -103,7 +103,7 @@ def open_training(folder: str | os.PathLike[str], seq_len: int) -> TokenShard:
     Raises:
         LaconicError: it has fewer tokens than one sequence, is missing or damaged.
     """
-    shard = TokenShard.open(shard_path(folder, "train"))
+    shard = open_shard(folder, "train")
     if shard.num_tokens < seq_len:
         raise LaconicError(
             f"the training text has {shard.num_tokens:,} tokens, a sequence needs {seq_len}: "

@@ -5,22 +5,47 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..coder.errors import LaconicError
+from ..coder.parallel import in_order
 from ..coder.tokenizer import ByteTokenizer
 from .corpus import Corpus, require_enough
 from .splits import SPLITS, Split, split_of
 from .tokenshard import VERSION, ShardWriter, TokenShard
 
 MANIFEST = "manifest.json"
-BATCH_BYTES = 8_000_000  # text encoded at a time, on all threads
+BATCH_BYTES = 4_000_000  # text encoded at a time, on all threads of the library
+BATCHES_IN_WORK = 2  # while the library encodes one, the tokens of another become arrays
 
 
 def shard_path(folder: str | os.PathLike[str], split: Split) -> Path:
     """Where a folder of shards keeps one split."""
     return Path(folder) / f"{split}.tokens"
+
+
+def open_shard(folder: str | os.PathLike[str], split: Split) -> TokenShard:
+    """One split of a folder, its tokens checked: read once a process, at some GB a second.
+
+    Raises:
+        LaconicError: it is missing or damaged.
+    """
+    shard = TokenShard.open(shard_path(folder, split))
+    status = shard.path.stat()
+    wanted = read_manifest(folder)["splits"][split].get("tokens_blake2b")  # not there: built before it was
+    if wanted and wanted != _digest_of(shard.path.resolve(), status.st_size, status.st_mtime_ns):
+        raise LaconicError(
+            f"{shard.path} is damaged: its tokens have another checksum than {MANIFEST} says; "
+            f"remove folder {shard.path.parent} and build the shards again"
+        )
+    return shard
+
+
+@cache
+def _digest_of(path: Path, size: int, mtime_ns: int) -> str:
+    return TokenShard.open(path).digest()
 
 
 def build_shards(
@@ -56,9 +81,12 @@ def build_shards(
         for split in SPLITS
     }
     try:
-        for batch in _batches(corpus):
-            for document, ids in zip(batch, tokenizer.encode_batch(batch), strict=True):
-                writers[split_of(document, validation_share, test_share)].add(document, ids)
+        encoded = in_order(lambda b, _: (b, tokenizer.encode_batch(b)), _batches(corpus), BATCHES_IN_WORK)
+        for batch, ids in encoded:
+            splits = [split_of(document, validation_share, test_share) for document in batch]
+            for split, writer in writers.items():
+                chosen = [number for number, s in enumerate(splits) if s == split]
+                writer.add([batch[i] for i in chosen], [ids[i] for i in chosen])
         _check(writers, {"train": 1.0, "validation": validation_share, "test": test_share})
         for writer in writers.values():
             writer.close()
@@ -66,7 +94,14 @@ def build_shards(
         for writer in writers.values():
             writer.discard()
     shards: dict[Split, TokenShard] = {split: TokenShard.open(shard_path(folder, split)) for split in SPLITS}
-    _write_manifest(folder, {"build": build, "splits": {s: _summary(shard) for s, shard in shards.items()}})
+    manifest = {
+        "build": build,
+        "splits": {
+            split: {**_summary(shard), "tokens_blake2b": writers[split].blake2b.hexdigest()}
+            for split, shard in shards.items()
+        },
+    }
+    _write_manifest(folder, manifest)
     return shards
 
 
@@ -75,16 +110,19 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         {"build": {"sources", "files": [[path, bytes, mtime_ns]], ...},
-        "splits": {split: {"documents", "bytes", "tokens", "sha256"}}}
+        "splits": {split: {"documents", "bytes", "tokens", "sha256", "tokens_blake2b"}}}
 
     Raises:
         LaconicError: there is none, or it is damaged.
     """
     path = Path(folder) / MANIFEST
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        raise LaconicError(f"{path} is missing or damaged: build the shards with laconic tokenizer") from None
+        manifest = json.loads(path.read_bytes())
+        if "build" in manifest and all("sha256" in manifest["splits"][split] for split in SPLITS):
+            return manifest
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise LaconicError(f"{path} is missing or damaged: build the shards with laconic tokenizer")
 
 
 def _describe(
@@ -98,6 +136,8 @@ def _describe(
         "validation_share": validation_share,
         "test_share": test_share,
         "tokenizer_sha256": hashlib.sha256(tokenizer.to_json().encode()).hexdigest(),
+        **({} if corpus.sample_bytes is None else {"sample_bytes": corpus.sample_bytes}),
+        **({"skip_unreadable": True} if corpus.skip_unreadable else {}),
     }
 
 
@@ -114,13 +154,13 @@ def _opened(folder: Path, build: dict[str, Any]) -> dict[Split, TokenShard] | No
     """The shards in the folder, if they are this build's and sound."""
     try:
         manifest = read_manifest(folder)
-        shards: dict[Split, TokenShard] = {
-            split: TokenShard.open(shard_path(folder, split)) for split in SPLITS
-        }
+        if manifest["build"] != build:
+            return None
+        shards: dict[Split, TokenShard] = {split: open_shard(folder, split) for split in SPLITS}
+        same = all(_summary(shard).items() <= manifest["splits"][s].items() for s, shard in shards.items())
     except LaconicError:
         return None
-    splits = {split: _summary(shard) for split, shard in shards.items()}
-    return shards if manifest == {"build": build, "splits": splits} else None
+    return shards if same else None
 
 
 def _batches(corpus: Corpus) -> Iterator[list[bytes]]:

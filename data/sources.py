@@ -20,6 +20,7 @@ import glob
 import logging
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,15 @@ from ..coder.errors import LaconicError
 PREFIX = "datasets:"
 BUILDERS = ("json", "csv", "parquet", "text")
 DEFAULT_COLUMN = "text"
+ROWS_AT_A_TIME = 1000
+
+
+class Unreadable(LaconicError):
+    """A file that cannot be read, which data.skip_unreadable leaves out."""
+
+    def __init__(self, fault: str, name: str) -> None:
+        super().__init__(f"{fault}: mend or remove it, or set data.skip_unreadable true to leave it out")
+        self.name, self.fault = name, fault
 
 
 @dataclass(frozen=True)
@@ -50,36 +60,42 @@ class PlainFile:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one column that `datasets` reads, from local files or, without files, from the hub."""
+    """Rows of one column that `datasets` reads, from a local file or, without one, from the hub."""
 
     name: str  # as messages call it
     builder: str  # of BUILDERS, or the hub's name of the data set
-    files: tuple[SourceFile, ...] = ()
+    file: SourceFile | None = None
     column: str | None = None
     config: str | None = None
     split: str = "train"
 
-    def values(self) -> Iterator[bytes]:
-        """The column's values, in order, streamed.
+    def values(self, start: int = 0) -> Iterator[tuple[bytes, int]]:
+        """(value of the column, number of the row after it), streamed from row `start` on.
+
+        Nulls and empty values are passed over.
 
         Raises:
-            LaconicError: the data cannot be read, or which column to take is not clear.
+            Unreadable: the data cannot be read.
+            LaconicError: which column to take is not clear.
         """
         try:
-            rows = self._load()
-            column, encoding = None, "latin-1" if self.builder == "text" else "utf-8"
-            for row in rows:
-                column = column or self._choose(rows, row)
-                value = row[column]
-                if value:
-                    yield value.encode(encoding, "surrogatepass") if isinstance(value, str) else bytes(value)
+            if self.file is not None and not self.file.size and self.builder != "parquet":
+                return  # the library takes an empty file for a damaged one
+            # Tables are the same from wherever it starts, for damage takes all of one.
+            column, number = None, start // ROWS_AT_A_TIME * ROWS_AT_A_TIME
+            for table in self._load().skip(number).with_format("arrow").iter(ROWS_AT_A_TIME):
+                column = column or self._choose(table.schema)
+                for value in self._as_bytes(table.column(column)):
+                    number += 1
+                    if value and number > start:
+                        yield value, number
         except (LaconicError, MemoryError):
             raise
         except Exception as error:
             # The library has no common exception: pyarrow, pandas, network and hub errors all end here.
             reason = " ".join(f"{error.__cause__ or error}".split())[:200]
-            raise LaconicError(
-                f"datasets cannot read {self.name}: {reason or type(error).__name__}"
+            raise Unreadable(
+                f"datasets cannot read {self.name}: {reason or type(error).__name__}", self.name
             ) from error
 
     def _load(self) -> Any:
@@ -87,26 +103,27 @@ class Rows:
 
         datasets.disable_progress_bars()
         datasets.logging.set_verbosity(logging.CRITICAL)  # what fails is raised as well
-        if not self.files:
+        if self.file is None:
             return datasets.load_dataset(self.builder, self.config, split=self.split, streaming=True)
         # Latin-1 makes a character of every byte, so that lines of any encoding come through.
         options = {"encoding": "latin-1", "keep_linebreaks": True} if self.builder == "text" else {}
-        paths = [file.path for file in self.files]
+        paths = [self.file.path]
         return datasets.load_dataset(self.builder, data_files=paths, split="train", streaming=True, **options)
 
-    def _choose(self, rows: Any, row: dict[str, Any]) -> str:
-        features = rows.features
-        if features is None:
-            usable = [name for name, value in row.items() if isinstance(value, (str, bytes))]
-        else:
-            kinds = {"string", "large_string", "string_view", "binary", "large_binary", "binary_view"}
-            usable = [name for name in features if getattr(features[name], "dtype", None) in kinds]
+    def _as_bytes(self, column: Any) -> Iterator[bytes | None]:
+        if self.builder == "text":
+            return (None if value is None else value.encode("latin-1") for value in column.to_pylist())
+        return iter(column.cast("large_binary").to_pylist())  # strings are UTF-8 in memory
+
+    def _choose(self, schema: Any) -> str:
+        kinds = {"string", "large_string", "string_view", "binary", "large_binary", "binary_view"}
+        usable = [field.name for field in schema if str(field.type) in kinds]
         wanted = self.column or (DEFAULT_COLUMN if DEFAULT_COLUMN in usable else None)
         if wanted is None and len(usable) == 1:
             return usable[0]
         if wanted is not None and wanted in usable:
             return wanted
-        there = ", ".join(usable) or f"none (of {', '.join(row)})"
+        there = ", ".join(usable) or f"none (of {', '.join(schema.names)})"
         asked = (
             f"has no column {self.column!r} of text"
             if self.column
@@ -118,39 +135,51 @@ class Rows:
 
     def _example(self, usable: list[str]) -> str:
         column = usable[0] if usable else "COLUMN"
-        if self.files:
-            return f"{PREFIX}{self.builder}:{self.files[0].path}:{column}"
+        if self.file is not None:
+            return f"{PREFIX}{self.builder}:{self.file.path}:{column}"
         config = f"@{self.config}" if self.config else ""
         return f"{PREFIX}{self.builder}{config}:{self.split}:{column}"
 
 
-Part = PlainFile | Rows
+Unit = PlainFile | Rows
 
 
-def resolve(sources: list[str], exclude: str | os.PathLike[str] | None = None) -> list[Part]:
+class Skips(dict[str, str]):
+    """Files that were left out, and why; each is said once, on stderr."""
+
+    def add(self, error: Unreadable) -> None:
+        """Leave a file out."""
+        if error.name not in self:
+            self[error.name] = error.fault
+            print(f"left out: {error.fault}", file=sys.stderr, flush=True)
+
+
+def resolve(
+    sources: list[str], exclude: str | os.PathLike[str] | None = None, skips: Skips | None = None
+) -> list[Unit]:
     """What the sources name, in order: each file once, those below `exclude` never.
+
+    Args:
+        skips: where files and folders are noted that cannot be read; None: they are refused.
 
     Raises:
         LaconicError: a path is missing, empty or unreadable, or a source is malformed.
     """
     if not sources:
         raise LaconicError("no corpus is given: name files, folders, patterns or datasets:... sources")
-    parts: list[Part] = []
-    seen: set[str] = set()
-    left_out = None if exclude is None else Path(os.path.realpath(exclude))
+    units: list[Unit] = []
+    look = _Look(None if exclude is None else Path(os.path.realpath(exclude)), skips)
     for source in sources:
         if source.startswith(PREFIX):
-            parts.append(_resolve_rows(source, seen, left_out))
+            units += _resolve_rows(source, look)
             continue
-        for file in _files(source, seen, left_out):
+        for file in look.files(source):
             is_parquet = file.path.endswith(".parquet")
-            parts.append(Rows(file.path, "parquet", (file,)) if is_parquet else PlainFile(file))
-    return [
-        part for part in parts if isinstance(part, PlainFile) or part.files or part.builder not in BUILDERS
-    ]
+            units.append(Rows(file.path, "parquet", file) if is_parquet else PlainFile(file))
+    return units
 
 
-def _resolve_rows(source: str, seen: set[str], left_out: Path | None) -> Rows:
+def _resolve_rows(source: str, look: "_Look") -> list[Rows]:
     builder, _, rest = source.removeprefix(PREFIX).partition(":")
     if builder in BUILDERS:
         pattern, column = rest, None
@@ -158,10 +187,9 @@ def _resolve_rows(source: str, seen: set[str], left_out: Path | None) -> Rows:
             pattern, _, column = rest.rpartition(":")
         if not pattern:
             pattern, column = rest, None
-        files = tuple(_files(pattern, seen, left_out)) if pattern else ()
         if not pattern:
             raise LaconicError(f"{source!r} names no files: write {PREFIX}{builder}:PATTERN[:COLUMN]")
-        return Rows(source, builder, files, column or None)
+        return [Rows(file.path, builder, file, column or None) for file in look.files(pattern)]
     name, _, config = builder.partition("@")
     split, _, column = rest.partition(":")
     if not name or ":" in column:
@@ -169,7 +197,7 @@ def _resolve_rows(source: str, seen: set[str], left_out: Path | None) -> Rows:
             f"{source!r} is malformed: write {PREFIX}BUILDER:PATTERN[:COLUMN], with BUILDER one of "
             f"{', '.join(BUILDERS)}, or {PREFIX}NAME[@CONFIG][:SPLIT[:COLUMN]] for a data set of the hub"
         )
-    return Rows(source, name, (), column or None, config or None, split or "train")
+    return [Rows(source, name, None, column or None, config or None, split or "train")]
 
 
 def _matches(pattern: str) -> list[str]:
@@ -178,37 +206,54 @@ def _matches(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []
 
 
-def _files(source: str, seen: set[str], left_out: Path | None) -> Iterator[SourceFile]:
-    """Files that a path or a pattern names, that were not seen before and are not below `left_out`."""
-    matches = _matches(source)
-    if not matches:
-        reason = "no file matches" if glob.has_magic(source) else "no such file or folder:"
-        raise LaconicError(f"{reason} {source!r}: check the path")
-    found = 0
-    for match in matches:
-        for path in _walk(match) if os.path.isdir(match) else [match]:
-            real = os.path.realpath(path)
-            if left_out is not None and Path(real).is_relative_to(left_out):
-                continue
-            found += 1
-            if real not in seen:
-                seen.add(real)
-                yield _inspect(path)
-    if not found:
-        skipped = "hidden ones are" if left_out is None else "hidden ones and the output folder are"
-        raise LaconicError(f"{source!r} holds no files ({skipped} skipped): put text there or name another")
+class _Look:
+    """Looks at paths: which files they name, that were not seen before and are not below `left_out`."""
 
+    def __init__(self, left_out: Path | None, skips: Skips | None) -> None:
+        self.left_out, self.skips = left_out, skips
+        self.seen: set[str] = set()
 
-def _walk(folder: str) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise LaconicError(f"cannot read folder {error.filename}: {error.strerror}")
+    def refuse(self, error: Unreadable) -> None:
+        if self.skips is None:
+            raise error
+        self.skips.add(error)
 
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = os.path.join(parent, name)
-            if not name.startswith(".") and (os.path.isfile(path) or not os.path.exists(path)):
-                yield path
+    def files(self, source: str) -> Iterator[SourceFile]:
+        matches = _matches(source)
+        if not matches:
+            reason = "no file matches" if glob.has_magic(source) else "no such file or folder:"
+            raise LaconicError(f"{reason} {source!r}: check the path")
+        found = 0
+        for match in matches:
+            for path in self._walk(match) if os.path.isdir(match) else [match]:
+                real = os.path.realpath(path)
+                if self.left_out is not None and Path(real).is_relative_to(self.left_out):
+                    continue
+                found += 1
+                if real in self.seen:
+                    continue
+                self.seen.add(real)
+                try:
+                    yield _inspect(path)
+                except Unreadable as error:
+                    self.refuse(error)
+        if not found:
+            skipped = "hidden ones are" if self.left_out is None else "hidden ones and the output folder are"
+            raise LaconicError(
+                f"{source!r} holds no files ({skipped} skipped): put text there or name another"
+            )
+
+    def _walk(self, folder: str) -> Iterator[str]:
+        def refuse(error: OSError) -> None:
+            name = str(error.filename)
+            self.refuse(Unreadable(f"cannot read folder {name}: {error.strerror}", name))
+
+        for parent, folders, names in os.walk(folder, onerror=refuse):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                path = os.path.join(parent, name)
+                if not name.startswith(".") and (os.path.isfile(path) or not os.path.exists(path)):
+                    yield path
 
 
 def _inspect(path: str) -> SourceFile:
@@ -216,9 +261,9 @@ def _inspect(path: str) -> SourceFile:
         status = os.stat(path)
         readable = os.access(path, os.R_OK)
     except OSError as error:
-        raise LaconicError(f"cannot read {path}: {error.strerror}") from None
+        raise Unreadable(f"cannot read {path}: {error.strerror}", path) from None
     if not stat.S_ISREG(status.st_mode):
         raise LaconicError(f"{path} is not a regular file: a corpus needs files that can be read again")
     if not readable:
-        raise LaconicError(f"cannot read {path}: permission denied")
+        raise Unreadable(f"cannot read {path}: permission denied", path)
     return SourceFile(str(Path(path)), status.st_size, status.st_mtime_ns)

@@ -43,6 +43,15 @@ def _checksum(fields: bytes) -> bytes:
     return hashlib.blake2b(fields, digest_size=_CHECKSUM_BYTES).digest()
 
 
+def _digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=_CHECKSUM_BYTES)
+
+
+def item_type(vocab_size: int) -> np.dtype:
+    """Of the tokens."""
+    return _ITEM_TYPES[item_size(vocab_size)]
+
+
 def item_size(vocab_size: int) -> int:
     """Bytes a token."""
     return 2 if vocab_size <= 1 << 16 else 4
@@ -108,6 +117,27 @@ class TokenShard:
         counts = (vocab_size, num_tokens, num_documents, num_bytes)
         return cls(path, tokens, offsets, *counts, sha256.hex(), tokenizer.hex())
 
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of the positions, of their shape.
+
+        Raises:
+            LaconicError: one of them is none of the vocabulary.
+        """
+        taken = self.tokens[positions].astype(np.int64)
+        if taken.size and taken.max() >= self.vocab_size:
+            raise LaconicError(
+                f"{self.path} is damaged: it has token {taken.max()}, the largest is {self.vocab_size - 1}: "
+                f"remove folder {self.path.parent} and build the shards again"
+            )
+        return taken
+
+    def digest(self) -> str:
+        """BLAKE2b of the tokens in 16 bytes, in hexadecimal; reads them all."""
+        digest = _digest()
+        for begin in range(0, self.num_tokens, _COPY_BYTES):
+            digest.update(self.tokens[begin : begin + _COPY_BYTES].tobytes())
+        return digest.hexdigest()
+
 
 def _offsets_begin(num_tokens: int, item: int) -> int:
     return (HEADER_BYTES + num_tokens * item + 7) // 8 * 8
@@ -124,7 +154,7 @@ class ShardWriter:
     def __init__(self, path: Path, vocab_size: int, tokenizer_sha256: bytes) -> None:
         self.path = path
         self.num_tokens = self.num_documents = self.num_bytes = 0
-        self.sha256 = hashlib.sha256()
+        self.sha256, self.blake2b = hashlib.sha256(), _digest()  # of the documents, of the tokens
         self._vocab_size, self._tokenizer_sha256 = vocab_size, tokenizer_sha256
         self._item = item_size(vocab_size)
         self._partial, self._partial_offsets = (
@@ -133,19 +163,22 @@ class ShardWriter:
         self._file: BinaryIO = open(self._partial, "wb")  # noqa: SIM115
         self._offsets: BinaryIO = open(self._partial_offsets, "w+b")  # noqa: SIM115
         self._file.write(bytes(HEADER_BYTES))
-        self._write_offset()
+        self._offsets.write(bytes(8))
 
-    def _write_offset(self) -> None:
-        self._offsets.write(struct.pack("<q", self.num_tokens))
-
-    def add(self, document: bytes, ids: NDArray[np.int32]) -> None:
-        """Append a document; ids [n] are its tokens."""
-        self._file.write(ids.astype(_ITEM_TYPES[self._item]).tobytes())
-        self.sha256.update(document)
-        self.num_tokens += len(ids)
-        self.num_documents += 1
-        self.num_bytes += len(document)
-        self._write_offset()
+    def add(self, documents: list[bytes], ids: list[NDArray[np.int32]]) -> None:
+        """Append documents; ids [n] of each are its tokens."""
+        if not documents:
+            return
+        tokens = np.concatenate(ids).astype(_ITEM_TYPES[self._item]).tobytes()
+        text = b"".join(documents)
+        self._file.write(tokens)
+        self.blake2b.update(tokens)
+        self.sha256.update(text)
+        ends = self.num_tokens + np.cumsum([len(part) for part in ids], dtype="<i8")
+        self._offsets.write(ends.tobytes())
+        self.num_tokens = int(ends[-1])
+        self.num_documents += len(documents)
+        self.num_bytes += len(text)
 
     def close(self) -> None:
         """Complete the file, flush it to the disk, and give it its name."""

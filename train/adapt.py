@@ -15,8 +15,7 @@ from ..coder.errors import LaconicError
 from ..data.corpus import Corpus
 from ..data.datamodule import TokenDataModule
 from ..data.replay import ReplayDataModule
-from ..data.shards import build_shards, shard_path
-from ..data.tokenshard import TokenShard
+from ..data.shards import build_shards, open_shard
 from ..models.grow import grow
 from ..models.prune import prune
 from ..models.transformer import Transformer
@@ -52,7 +51,11 @@ def adapt(start: Start, sources: list[str], replay: list[str], out: Path, recipe
             "training.devices and training.strategy are for training anew: --from adapts in one process, "
             "leave them as they are"
         )
-    check_new_text(Corpus(sources, exclude=out), start)
+    if recipe.data.streaming:
+        raise LaconicError(
+            "data.streaming is true, and --from adapts to text that is little: set it to false"
+        )
+    check_new_text(Corpus(sources, exclude=out, skip_unreadable=recipe.data.skip_unreadable), start)
     run = Run.open(out, recipe)
     keep_start(run, start)
     prepare(run, sources)
@@ -102,7 +105,7 @@ def _old_shards(run: Run, start: Start, replay: list[str]) -> Path | None:
     if not replay:
         return start.old_shards
     build_shards(
-        Corpus(replay, exclude=run.folder),
+        Corpus(replay, exclude=run.folder, skip_unreadable=run.recipe.data.skip_unreadable),
         run.tokenizer(),
         run.replay,
         validation_share=REPLAY_VALIDATION_SHARE,
@@ -135,7 +138,7 @@ def _bounded(run: Run, module: LanguageModule, data: TokenDataModule) -> Trainin
         return t
     if not path.is_file():
         new = t.batch_size - (data.old_sequences if isinstance(data, ReplayDataModule) else 0)
-        sequences = max(1, TokenShard.open(shard_path(run.shards, "train")).num_tokens // t.seq_len)
+        sequences = max(1, open_shard(run.shards, "train").num_tokens // t.seq_len)
         wanted = math.ceil(recipe.adaptation.passes * sequences / (new * t.accumulate))
         assert t.minutes is not None
         affordable = int(60 * t.minutes / (_seconds_a_batch(module, data) * t.accumulate))

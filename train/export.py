@@ -12,7 +12,7 @@ from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.engine import load_engine
 from ..coder.kernels import code_lengths
 from ..data.batches import spread_batches
-from ..data.shards import shard_path
+from ..data.shards import open_shard
 from ..data.tokenshard import TokenShard
 from ..models.freeze import calibrate, freeze
 from .language import LanguageModule
@@ -34,7 +34,7 @@ class Comparison:
 
 def calibration_batches(run: Run, begin_id: int) -> list[tuple[Tensor, Tensor]]:
     """(inputs [B, T], targets [B, T]) spread over the text that the run learns from."""
-    shard = TokenShard.open(shard_path(run.shards, "train"))
+    shard = open_shard(run.shards, "train")
     seq_len = min(run.recipe.training.seq_len, shard.num_tokens)
     batches = spread_batches(shard, seq_len, CALIBRATION_SEQUENCES, CALIBRATION_BATCHES, begin_id)
     return [(torch.from_numpy(inputs), torch.from_numpy(targets)) for inputs, targets in batches]
@@ -71,7 +71,7 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
     """
     require_alone("export")
     tokenizer = run.tokenizer()
-    validation = TokenShard.open(shard_path(run.shards, "validation"))
+    validation = open_shard(run.shards, "validation")
     transformer = module.transformer.eval().cpu()
     batches = calibration_batches(run, transformer.begin_id)
     calibration = calibrate(transformer, [inputs for inputs, _ in batches], moments=True)

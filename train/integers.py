@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.errors import LaconicError
 from ..data.batches import spread_batches
-from ..data.shards import shard_path
+from ..data.shards import open_shard
 from ..data.tokenshard import TokenShard
 from ..models.freeze import Arrays, calibrate, linears
 from ..models.quantise import Clip, QuantLinear, fake_quantise_rows
@@ -145,7 +145,7 @@ def measure_integers(folder: Path) -> Iterator[tuple[str, float, float]]:
     checkpoint, module = FrozenCheckpoint.load(run.checkpoint), load_language_module(trained)
     model = module.transformer.eval()
     model.simulate_integers(False)
-    validation = TokenShard.open(shard_path(run.shards, "validation"))
+    validation = open_shard(run.shards, "validation")
     seq_len = min(run.recipe.training.seq_len, validation.num_tokens)
     batches = calibration_batches(run, model.begin_id)
     calibration = calibrate(model, [inputs for inputs, _ in batches], moments=True)

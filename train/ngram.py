@@ -19,7 +19,7 @@ from ..coder.ngram import NgramConfig
 from ..coder.tensorfile import pack_tensors
 from ..data.batches import spread_batches
 from ..data.ngrams import Order, count_ngrams
-from ..data.shards import shard_path
+from ..data.shards import open_shard
 from ..data.tokenshard import TokenShard
 from ..models.ngram import estimate, freeze, select, worth
 from .publish import Rows, corpora, publish
@@ -46,9 +46,7 @@ def train_ngram(run: Run) -> dict[str, Any]:
     faults = NgramConfig(tokenizer.vocab_size, recipe.order).problems()
     if faults:
         raise LaconicError(f"the tokenizer does not fit: {'; '.join(faults)}")
-    training, validation = (
-        TokenShard.open(shard_path(run.shards, split)) for split in ("train", "validation")
-    )
+    training, validation = (open_shard(run.shards, split) for split in ("train", "validation"))
     with writing(run.stage("ngram")):
         orders = count_ngrams(training, recipe.order, recipe.min_count, run.stage("ngram"))
     for number, order in enumerate(orders, 1):

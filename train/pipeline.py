@@ -16,13 +16,15 @@ from ..coder.errors import LaconicError
 from ..data.corpus import Corpus
 from ..data.datamodule import TokenDataModule
 from ..data.shards import build_shards
+from ..data.streaming import StreamingDataModule
+from ..data.windows import Stream
 from ..models.config import ModelConfig
 from .consolidate import FINAL, is_done
 from .distill import DistillationModule
 from .export import export
 from .language import LanguageModule, load_language_module
 from .ngram import train_ngram
-from .processes import check_room, launch, must_launch, require_alone
+from .processes import check_room, is_first, launch, must_launch, require_alone
 from .recipe import Recipe, TrainingRecipe
 from .run import Run, writing
 from .tokenizer import fit_tokenizer
@@ -37,11 +39,16 @@ def say(message: str) -> None:
 
 
 def prepare(run: Run, sources: list[str]) -> None:
-    """Train the tokenizer where there is none, and build the token shards where they are not there."""
+    """Train the tokenizer where there is none, and build the token shards where they are not there.
+
+    Where training reads the corpus as a stream, both are of a sample.
+    """
     require_alone("tokenizer")
     recipe = run.recipe
-    corpus = Corpus(sources, exclude=run.folder)
+    corpus = Corpus(sources, exclude=run.folder, skip_unreadable=recipe.data.skip_unreadable)
     run.claim(corpus)
+    if recipe.data.streaming:
+        corpus = corpus.sample(max(recipe.tokenizer.sample_bytes, recipe.data.held_bytes))
     if not run.tokenizer_file.is_file():
         if recipe.tokenizer.source is None:
             fit_tokenizer(run, corpus)
@@ -55,6 +62,7 @@ def prepare(run: Run, sources: list[str]) -> None:
             validation_share=recipe.data.validation_share,
             test_share=recipe.data.test_share,
         )
+    run.keep_skips(corpus.skips)
 
 
 def _module(run: Run, shape: ModelConfig, training: TrainingRecipe) -> LanguageModule:
@@ -73,10 +81,22 @@ def _check_kind(run: Run) -> None:
 
 
 def _data(run: Run) -> TokenDataModule:
-    t = run.recipe.training
-    return TokenDataModule(
-        run.shards, t.seq_len, t.batch_size, seed=t.seed, validation_tokens=run.recipe.data.validation_tokens
-    )
+    t, d = run.recipe.training, run.recipe.data
+    if not d.streaming:
+        return TokenDataModule(run.shards, t.seq_len, t.batch_size, t.seed, d.validation_tokens)
+    corpus = Corpus(run.sources(), exclude=run.folder, skip_unreadable=d.skip_unreadable)
+    run.claim(corpus)
+    tokenizer, shares = run.tokenizer(), (d.validation_share, d.test_share)
+    stream = Stream(corpus, tokenizer, *shares, d.shuffle_bytes, t.seq_len, t.seed)
+    return StreamingDataModule(run.shards, stream, t.batch_size, d.validation_tokens)
+
+
+def _fit(run: Run, module: LanguageModule, stage: str) -> LanguageModule:
+    data = _data(run)
+    path = fit(module, data, run.stage(stage), stage)
+    if isinstance(data, StreamingDataModule) and is_first():
+        run.keep_skips(data.stream.corpus.skips)
+    return load_language_module(path)
 
 
 def _launch_where_it_is_due(run: Run, stage: str, training: TrainingRecipe, distilled: bool) -> None:
@@ -92,8 +112,7 @@ def pretrain(run: Run, stage: str, training: TrainingRecipe) -> LanguageModule:
         raise LaconicError(f"{run.folder} adapts a checkpoint: go on by the laconic train that began it")
     _launch_where_it_is_due(run, stage, training, distilled=False)
     shape = run.recipe.teacher if stage == "teacher" else run.recipe.model
-    path = fit(_module(run, shape, training), _data(run), run.stage(stage), stage)
-    return load_language_module(path)
+    return _fit(run, _module(run, shape, training), stage)
 
 
 def distill(run: Run, training: TrainingRecipe) -> LanguageModule:
@@ -107,8 +126,7 @@ def distill(run: Run, training: TrainingRecipe) -> LanguageModule:
     _launch_where_it_is_due(run, "student", training, distilled=True)
     student = _module(run, run.recipe.model, training)
     module = DistillationModule(student, load_language_module(teacher), run.recipe.distillation)
-    path = fit(module, _data(run), run.stage("student"), "student")
-    return load_language_module(path)
+    return _fit(run, module, "student")
 
 
 def _steps(training: TrainingRecipe, share: float) -> int | None:

@@ -11,7 +11,7 @@ from ..coder.checkpoint import Config, FrozenCheckpoint
 from ..coder.files import compress, decompress
 from ..coder.fixedpoint import Array
 from ..coder.graph import PRIOR_TENSORS
-from ..data.shards import read_manifest, shard_path
+from ..data.shards import open_shard, read_manifest
 from ..data.tokenshard import TokenShard
 from .configuration import dump_recipe
 from .prior import MOST_TEXT, with_prior
@@ -42,9 +42,7 @@ def publish(
         The report, which is also kept in the checkpoint's summary and in report.json.
     """
     tokenizer = run.tokenizer()
-    training, validation = (
-        TokenShard.open(shard_path(run.shards, split)) for split in ("train", "validation")
-    )
+    training, validation = (open_shard(run.shards, split) for split in ("train", "validation"))
     bytes_per_token = training.num_bytes / training.num_tokens
     draft = run.folder / "checkpoint.partial"
     for leftover in (draft, *run.folder.glob(".checkpoint.*")):  # of a time that was cut off
@@ -58,6 +56,7 @@ def publish(
     report: dict[str, Any] = {
         "name": run.recipe.name,
         **({} if start is None else {"adapted_from": start.id.hex()}),
+        **({"skipped": skips} if (skips := run.skips()) else {}),
         "corpora": corpora(run, start),
         **figures,
         "bytes_per_token": bytes_per_token,
@@ -114,11 +113,14 @@ def corpora(run: Run, start: FrozenCheckpoint | None = None) -> list[dict[str, A
 
 
 def _corpus(shards: Path) -> dict[str, Any]:
-    """A corpus with names without the folders that only this machine has."""
+    """A corpus with names without the folders that only this machine has; of a stream, what files hold."""
     manifest = read_manifest(shards)
-    names = [Path(source).name or source for source in manifest["build"]["sources"]]
-    train = manifest["splits"]["train"]
-    return {"source": ", ".join(names), "bytes": train["bytes"], "sha256": train["sha256"]}
+    build, train = manifest["build"], manifest["splits"]["train"]
+    source = ", ".join(Path(source).name or source for source in build["sources"])
+    if "sample_bytes" not in build:
+        return {"source": source, "bytes": train["bytes"], "sha256": train["sha256"]}
+    stored = sum(size for _, size, _ in build["files"])
+    return {"source": f"{source} (a stream; hash of a sample)", "bytes": stored, "sha256": train["sha256"]}
 
 
 def _replace(checkpoint: FrozenCheckpoint, folder: Path) -> None:

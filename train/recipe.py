@@ -8,14 +8,27 @@ from ..models.config import ModelConfig
 
 Strategy = Literal["auto", "ddp", "fsdp", "deepspeed_1", "deepspeed_2", "deepspeed_3"]
 
+BYTES_PER_TOKEN = 4  # that text for validation is reckoned with
+LEAST_SAMPLE_BYTES = 32_000_000
+
 
 @dataclass
 class DataRecipe:
-    """Which text is kept out of training."""
+    """Which text is kept out of training, and how the rest is read."""
 
     validation_share: float = 0.01  # of the documents, by a hash of their content
     test_share: float = 0.01  # likewise: read by nobody but you
     validation_tokens: int = 200_000  # validation reads at most so many
+    streaming: bool = False  # tokenise while training; on disk are tokens of a sample alone
+    shuffle_bytes: int = 16_000_000  # streaming: text whose sequences are shuffled, of each rank
+    skip_unreadable: bool = False  # leave files out from where they cannot be read, and name them at the end
+
+    @property
+    def held_bytes(self) -> int:
+        """Streaming: text that is read for a sample with all of the validation text."""
+        return max(
+            LEAST_SAMPLE_BYTES, round(BYTES_PER_TOKEN * self.validation_tokens / self.validation_share)
+        )
 
 
 @dataclass
@@ -180,6 +193,7 @@ class Recipe:
             ("data.validation_share", d.validation_share, 1e-6, 0.5),
             ("data.test_share", d.test_share, 0, 0.5),
             ("data.validation_tokens", d.validation_tokens, 1000, 10**12),
+            ("data.shuffle_bytes", d.shuffle_bytes, 1000, 10**12),
             ("distillation.teacher_share", n.teacher_share, 0, 0.9),
             ("distillation.weight", n.weight, 0, 1),
             ("distillation.temperature", n.temperature, 0.1, 100),
@@ -206,6 +220,8 @@ class Recipe:
         ]
         found += t.clashes()
         most = NgramConfig.LIMITS["vocab_size"][1]
+        if self.kind == "ngram" and d.streaming:
+            found.append("data.streaming is true, and n-grams are counted from shards: set it to false")
         if self.kind == "ngram" and self.tokenizer.vocab_size > most:
             found.append(f"tokenizer.vocab_size is {self.tokenizer.vocab_size}, n-grams know at most {most}")
         if self.tokenizer.kind == "bytes" and self.tokenizer.vocab_size != 256:

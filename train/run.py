@@ -86,8 +86,18 @@ class Run:
         return self.folder / "tokenizer.json"
 
     @property
+    def corpus_file(self) -> Path:
+        """Which corpus the run is tied to."""
+        return self.folder / "corpus.json"
+
+    @property
+    def skips_file(self) -> Path:
+        """Files of the corpus that were left out, where there are any."""
+        return self.folder / "skipped.json"
+
+    @property
     def shards(self) -> Path:
-        """Token shards of the corpus."""
+        """Token shards of the corpus, or of a sample of it."""
         return self.folder / "shards"
 
     @property
@@ -186,10 +196,34 @@ class Run:
         """
         files = [[os.path.abspath(file.path), file.size, file.mtime_ns] for file in corpus.files]
         description = json.dumps({"sources": corpus.sources, "files": files}, indent=1) + "\n"
-        path = self.folder / "corpus.json"
-        if path.is_file() and path.read_text() != description and _is_begun(self.folder):
+        path = self.corpus_file
+        if path.is_file() and path.read_text() == description:
+            return
+        if path.is_file() and _is_begun(self.folder):
             raise LaconicError(
                 f"{self.folder} was begun with another corpus, or its files have changed since: "
                 "choose another folder, or remove it"
             )
+        self.skips_file.unlink(missing_ok=True)
         write_whole(path, description)
+
+    def sources(self) -> list[str]:
+        """The sources of the corpus that the run is tied to; relative ones as the command was given them.
+
+        Raises:
+            LaconicError: it is tied to none.
+        """
+        if not self.corpus_file.is_file():
+            raise LaconicError(
+                f"{self.folder} has no corpus yet: run `laconic tokenizer PATH... -o {self.folder}`"
+            )
+        return json.loads(self.corpus_file.read_text())["sources"]
+
+    def skips(self) -> dict[str, str]:
+        """Files of the corpus that were left out, and why."""
+        return json.loads(self.skips_file.read_text()) if self.skips_file.is_file() else {}
+
+    def keep_skips(self, skips: Mapping[str, str]) -> None:
+        """Add files that were left out."""
+        if skips:
+            write_whole(self.skips_file, json.dumps({**self.skips(), **skips}, indent=1) + "\n")

@@ -6,9 +6,8 @@ from typing import Any
 
 from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.graph import FrozenConfig
-from ..data.shards import shard_path
+from ..data.shards import open_shard
 from ..data.splits import SPLITS
-from ..data.tokenshard import TokenShard
 from .publish import sample, shipped
 from .run import Run
 
@@ -31,13 +30,13 @@ def measure_worth(run: Run, report: dict[str, Any], old: Path | None) -> dict[st
         it takes its place (None: never, and for ever).
     """
     token_bytes = run.tokenizer().token_bytes
-    text = sample(TokenShard.open(shard_path(run.shards, "test")), token_bytes, NEW_BYTES)
+    text = sample(open_shard(run.shards, "test"), token_bytes, NEW_BYTES)
     start, adapted = [run.start], [run.checkpoint]
     ways = {"start": start, "adapted": adapted, "both": start + adapted, "none": []}
     new = {way: shipped(folders, text)["bits_per_byte"] for way, folders in ways.items()}
     kept = None
     if old is not None:
-        old_text = sample(TokenShard.open(shard_path(old, "validation")), token_bytes, OLD_BYTES)
+        old_text = sample(open_shard(old, "validation"), token_bytes, OLD_BYTES)
         kept = {way: shipped(ways[way], old_text)["bits_per_byte"] for way in ("start", "adapted")}
         kept["bytes"] = len(old_text)
     others = {"start": new["start"], "none": new["none"], "best": min(new["start"], new["none"])}
@@ -48,7 +47,7 @@ def measure_worth(run: Run, report: dict[str, Any], old: Path | None) -> dict[st
             name: break_even(report["checkpoint_bytes"], other, new["adapted"])
             for name, other in others.items()
         },
-        "corpus_bytes": sum(TokenShard.open(shard_path(run.shards, split)).num_bytes for split in SPLITS),
+        "corpus_bytes": sum(open_shard(run.shards, split).num_bytes for split in SPLITS),
         "pruned": _pruned(run, report, new),
     }
 

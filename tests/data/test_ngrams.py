@@ -16,7 +16,7 @@ def make_shard(folder, documents, vocab_size=VOCAB):
     folder.mkdir(parents=True, exist_ok=True)
     writer = ShardWriter(folder / "train.tokens", vocab_size, bytes(32))
     for ids in documents:
-        writer.add(bytes(i % 256 for i in ids), np.array(ids, dtype=np.int32))
+        writer.add([bytes(i % 256 for i in ids)], [np.array(ids, dtype=np.int32)])
     writer.close()
     return TokenShard.open(folder / "train.tokens")
 

@@ -8,8 +8,9 @@ import pytest
 
 from laconic.coder.errors import LaconicError
 from laconic.data import shards as shards_module
+from laconic.data.batches import sequence_batch
 from laconic.data.corpus import Corpus
-from laconic.data.shards import build_shards, read_manifest, shard_path
+from laconic.data.shards import build_shards, open_shard, read_manifest, shard_path
 from laconic.data.splits import SPLITS
 from laconic.data.tokenshard import HEADER_BYTES, ShardWriter, TokenShard, item_size
 from laconic.models.tokenizer import train_tokenizer
@@ -198,10 +199,53 @@ def test_grown_shards_and_damaged_offsets_are_refused(shard):
         TokenShard.open(shard.with_name("none"))
 
 
+def _flip(path, place):
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 1
+    path.write_bytes(whole)
+
+
+def test_damaged_tokens_are_noticed_and_built_again(corpus_folder, tmp_path, tokenizer):
+    out = tmp_path / "out"
+    whole = _build(corpus_folder, out, tokenizer)["train"].path.read_bytes()
+    path = shard_path(out, "train")
+    assert open_shard(out, "train").digest() == read_manifest(out)["splits"]["train"]["tokens_blake2b"]
+    _flip(path, HEADER_BYTES + 500)
+    with pytest.raises(LaconicError, match=r"train\.tokens is damaged: its tokens .* build the shards again"):
+        open_shard(out, "train")
+    open_shard(out, "validation")
+    _build(corpus_folder, out, tokenizer)
+    assert path.read_bytes() == whole
+    open_shard(out, "train")
+
+
+def test_shards_of_a_manifest_without_checksums_are_read(corpus_folder, tmp_path, tokenizer):
+    out = tmp_path / "out"
+    _build(corpus_folder, out, tokenizer)
+    manifest = read_manifest(out)
+    for split in manifest["splits"].values():
+        del split["tokens_blake2b"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    times = _times(out)
+    _build(corpus_folder, out, tokenizer)
+    assert _times(out) == times
+    assert open_shard(out, "train").num_tokens
+
+
+def test_tokens_beyond_the_vocabulary_never_reach_a_batch(shard):
+    sound = TokenShard.open(shard)
+    assert sound.take(np.arange(10)).tolist() == sound.tokens[:10].tolist()
+    whole = bytearray(shard.read_bytes())
+    whole[HEADER_BYTES + 7] = 0xFF  # the high byte of the fourth token
+    shard.write_bytes(whole)
+    with pytest.raises(LaconicError, match=r"it has token 65\d+, the largest is 399: remove folder"):
+        sequence_batch(TokenShard.open(shard), [0], 16, 400, 0)
+
+
 def test_large_vocabularies_take_four_bytes(tmp_path):
     assert (item_size(65_536), item_size(65_537)) == (2, 4)
     writer = ShardWriter(tmp_path / "large.tokens", 100_000, bytes(32))
-    writer.add(b"some bytes", np.array([99_999, 0, 70_000], dtype=np.int32))
+    writer.add([b"some bytes"], [np.array([99_999, 0, 70_000], dtype=np.int32)])
     writer.close()
     shard = TokenShard.open(tmp_path / "large.tokens")
     assert shard.tokens.dtype == np.uint32

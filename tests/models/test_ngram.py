@@ -34,7 +34,7 @@ def documents(seed=0):
 def counts_of(texts, folder, min_count=1):
     writer = ShardWriter(folder / "train.tokens", VOCAB, bytes(32))
     for ids in texts:
-        writer.add(bytes(ids), np.array(ids, dtype=np.int32))
+        writer.add([bytes(ids)], [np.array(ids, dtype=np.int32)])
     writer.close()
     return count_ngrams(TokenShard.open(folder / "train.tokens"), ORDER, min_count, folder / "counts")
 

@@ -8,6 +8,7 @@ from ..configuration import build_recipe, load_recipe, read_overrides, read_yaml
 from ..recipe import Recipe
 from ..run import Run
 
+SKIPS_SHOWN = 5
 NGRAM = "ngram"  # a kind of model, and its recipe
 
 
@@ -94,4 +95,7 @@ def print_report(report: dict[str, Any], run_folder: Path) -> None:
         f"  shipped    {coded['bits_per_byte']:.4f} bits per byte: {coded['bytes']:,} -> "
         f"{coded['coded_bytes']:,} bytes, restored and compared"
     )
+    if skips := report.get("skipped"):
+        names = ", ".join(sorted(skips)[:SKIPS_SHOWN]) + (", ..." if len(skips) > SKIPS_SHOWN else "")
+        print(f"left out     {len(skips)} that could not be read: {names}; why: report.json")
     print(f"next: laconic compress FILE -m {run_folder / 'checkpoint'}")
