@@ -22,15 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUES",
-        help="what varies: A,B,C, or LOW..HIGH to draw from (repeat it for more keys)",
+        help="what varies: A,B,C, or LOW..HIGH to draw from, or for KEY a section, mappings of its settings "
+        "such as {},{weight: 0.5} (repeat it for more keys)",
     )
     parser.add_argument(
         "--draws", type=int, metavar="N", help="so many random trials (default: every combination)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     parser.epilog = (
-        "Every trial is a run of its own, DIR/000 and so on, and --minutes bounds each; tokenizer and shards "
-        "are made once, outside of the minutes. The same command goes on where it was interrupted. "
+        "Every trial is a run of its own, DIR/000 and so on, and --minutes bounds each; tokenizer, shards "
+        "and what distillation.teachers say of them are made once, outside of the minutes. The same command "
+        "goes on where it was interrupted. "
         "DIR/results.csv has a row a trial, DIR/front.png shows bits per byte against work. Any other "
         "setting of the recipe can be given as --section.key VALUE."
     )
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(row: dict[str, Any], trials: list[dict[str, Any]]) -> str:
-    return " ".join(f"{key}={row[key]}" for key in trials[row["trial"]])
+    return " ".join(f"{key}={row[key]}" for key in trials[row["trial"]]) or "the recipe as it is"
 
 
 def _describe(row: dict[str, Any], trials: list[dict[str, Any]]) -> str:

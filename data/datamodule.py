@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..coder.errors import LaconicError
 from .batches import sequence_batch
+from .predictions import Predictions
 from .shards import open_shard
 from .tokenshard import TokenShard
 
-Batch = tuple[Tensor, Tensor]  # inputs int64 [B, T], targets int64 [B, T]
+Batch = tuple[Tensor, ...]  # inputs int64 [B, T], targets int64 [B, T]; predictions, where they are served
 
 
 class TokenDataModule(pl.LightningDataModule):
@@ -41,6 +42,7 @@ class TokenDataModule(pl.LightningDataModule):
         batch_size: int,
         seed: int = 0,
         validation_tokens: int = 500_000,
+        predictions: Predictions | None = None,
     ) -> None:
         """Name the shards; they are opened when they are asked for.
 
@@ -50,10 +52,12 @@ class TokenDataModule(pl.LightningDataModule):
             batch_size: B, sequences a batch.
             seed: of order and shifts.
             validation_tokens: how many tokens of the validation shard, from its start, are read.
+            predictions: of the train shard's tokens; training batches then have two more members, ids int64
+                [B, T, k] and log-probabilities float32 [B, T, k + 1] of the targets.
         """
         super().__init__()
         self.folder, self.seq_len, self.batch_size, self.seed = Path(folder), seq_len, batch_size, seed
-        self.validation_tokens = validation_tokens
+        self.validation_tokens, self.predictions = validation_tokens, predictions
         self.batches_served = 0
         self.waiting_seconds = 0.0
 
@@ -156,10 +160,12 @@ class TrainingBatches(IterableDataset[Batch]):
             self._enter(first // self.num_sequences)
             place = first % self.num_sequences
             chosen = self._order[place : place + (number + 1) * B - first]
-            parts.append(sequence_batch(self.shard, chosen, T, begin_id, self._shift))
+            part = sequence_batch(self.shard, chosen, T, begin_id, self._shift)
+            if self.module.predictions is not None:
+                part += self.module.predictions.at(self._shift + chosen * T, T)
+            parts.append(part)
             first += len(chosen)
-        inputs, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return torch.from_numpy(inputs), torch.from_numpy(targets)
+        return tuple(torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*parts, strict=True))
 
     def _enter(self, number: int) -> None:
         """Draw the order and the shift of a pass."""

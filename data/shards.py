@@ -13,7 +13,7 @@ from ..coder.errors import LaconicError
 from ..coder.parallel import in_order
 from ..coder.tokenizer import ByteTokenizer
 from .corpus import Corpus, require_enough
-from .splits import SPLITS, Split, split_of
+from .splits import SPLITS, Split, is_used, split_of
 from .tokenshard import VERSION, ShardWriter, TokenShard
 
 MANIFEST = "manifest.json"
@@ -54,6 +54,7 @@ def build_shards(
     folder: str | os.PathLike[str],
     validation_share: float = 0.02,
     test_share: float = 0.02,
+    train_share: float = 1.0,
 ) -> dict[Split, TokenShard]:
     """The shards of a corpus, built unless the folder holds exactly these.
 
@@ -67,7 +68,7 @@ def build_shards(
         LaconicError: the corpus cannot be read or is too small, or a split with a share gets no document.
     """
     folder = Path(folder)
-    build = _describe(corpus, tokenizer, validation_share, test_share)
+    build = _describe(corpus, tokenizer, validation_share, test_share, train_share)
     found = _opened(folder, build)
     if found:
         return found
@@ -84,10 +85,11 @@ def build_shards(
         encoded = in_order(lambda b, _: (b, tokenizer.encode_batch(b)), _batches(corpus), BATCHES_IN_WORK)
         for batch, ids in encoded:
             splits = [split_of(document, validation_share, test_share) for document in batch]
+            used = [s != "train" or is_used(d, train_share) for d, s in zip(batch, splits, strict=True)]
             for split, writer in writers.items():
-                chosen = [number for number, s in enumerate(splits) if s == split]
+                chosen = [i for i, s in enumerate(splits) if s == split and used[i]]
                 writer.add([batch[i] for i in chosen], [ids[i] for i in chosen])
-        _check(writers, {"train": 1.0, "validation": validation_share, "test": test_share})
+        _check(writers, {"train": train_share, "validation": validation_share, "test": test_share})
         for writer in writers.values():
             writer.close()
     finally:
@@ -126,7 +128,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _describe(
-    corpus: Corpus, tokenizer: ByteTokenizer, validation_share: float, test_share: float
+    corpus: Corpus, tokenizer: ByteTokenizer, validation_share: float, test_share: float, train_share: float
 ) -> dict[str, Any]:
     return {
         "version": VERSION,
@@ -135,6 +137,7 @@ def _describe(
         "max_document_bytes": corpus.max_document_bytes,
         "validation_share": validation_share,
         "test_share": test_share,
+        "train_share": train_share,
         "tokenizer_sha256": hashlib.sha256(tokenizer.to_json().encode()).hexdigest(),
         **({} if corpus.sample_bytes is None else {"sample_bytes": corpus.sample_bytes}),
         **({"skip_unreadable": True} if corpus.skip_unreadable else {}),

@@ -17,3 +17,8 @@ def split_of(document: bytes, validation_share: float = 0.02, test_share: float 
     if u < test_share:
         return "test"
     return "validation" if u < test_share + validation_share else "train"
+
+
+def is_used(document: bytes, train_share: float) -> bool:
+    """Whether a training document is of the share that is learnt from; a smaller one is part of a larger."""
+    return train_share >= 1 or split_of(document + b"\0used", 0.0, train_share) == "test"

@@ -75,7 +75,8 @@ class Attention(nn.Module):
             return bias.masked_fill(outside, -math.inf)
         return torch.zeros(outside.shape, device=device).masked_fill(outside, -math.inf)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def scores(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """(masked scores [B, N, G, C, R, W + C], values [B, N, G, W + C, K])."""
         H, G, K = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
         B, T, _ = x_BTD.shape
         q, k, v = self.qkv(x_BTD).split((H * K, G * K, G * K), dim=-1)
@@ -90,13 +91,36 @@ class Attention(nn.Module):
         q = q.reshape(B, blocks, G, block * (H // G), K)
         k, v = (_windows(x, blocks, block, reach) for x in (k, v))
         scores = (q @ k.transpose(-1, -2)).view(B, blocks, G, block, H // G, reach + block)
-        scores = scores / math.sqrt(K) + self.mask(blocks, block, reach, q.device).to(q.dtype)
+        return scores / math.sqrt(K) + self.mask(blocks, block, reach, q.device).to(q.dtype), v
+
+    def map(self, x_BTD: Tensor) -> Tensor:
+        """How much of its attention each token gives to which distance, heads averaged, of the float graph.
+
+        Returns:
+            float32 [B, T, W] for a window of W tokens, or for T where that is less: distributions, the token
+            itself first. What lies before the first token has 0.
+        """
+        B, T, _ = x_BTD.shape
+        scores, _ = self.scores(x_BTD)
+        weights_BNCJ = scores.float().softmax(dim=-1).mean(dim=(2, 4))
+        block, keys = weights_BNCJ.shape[2:]
+        reach = keys - block
+        steps = torch.arange(block, device=x_BTD.device)[:, None] + reach
+        place = steps - torch.arange(reach, device=x_BTD.device)  # (C, W): key of each distance
+        found = weights_BNCJ.gather(-1, place.expand(*weights_BNCJ.shape[:2], -1, -1))
+        return found.reshape(B, -1, reach)[:, :T]
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        H, G, K = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
+        B, T, _ = x_BTD.shape
+        scores, v = self.scores(x_BTD)
+        blocks, block, keys = scores.shape[1], scores.shape[3], scores.shape[5]
         if self.qkv.quantised:
             weights = torch.exp(scores - scores.detach().amax(dim=-1, keepdim=True))
             weights = fake_quantise_attention(weights)
         else:
             weights = torch.softmax(scores, dim=-1)
-        y = weights.view(B, blocks, G, block * (H // G), reach + block) @ v
+        y = weights.view(B, blocks, G, block * (H // G), keys) @ v
         if self.qkv.quantised:
             y = y / weights.sum(dim=-1).view(B, blocks, G, block * (H // G), 1)
         y = y.view(B, blocks, G, block, H // G, K).transpose(2, 3).reshape(B, blocks * block, H * K)

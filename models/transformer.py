@@ -124,11 +124,16 @@ class Transformer(nn.Module):
             if isinstance(module, Clip):
                 module.observing = enabled
 
-    def trunk(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """ids [B, T] in 0..V -> (last rows [B, T, D], head [V, D]); the logits are their product."""
+    def trunk(self, ids_BT: Tensor, entering: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """ids [B, T] in 0..V -> (last rows [B, T, D], head [V, D]); the logits are their product.
+
+        What enters each block, [B, T, D], is added to the list, where one is given.
+        """
         table = fake_quantise_rows(self.embed.weight) if self.quantised else self.embed.weight
         x_BTD = rms_norm(F.embedding(ids_BT, table))
         for block in self.blocks:
+            if entering is not None:
+                entering.append(x_BTD)
             x_BTD = block(x_BTD)
         x_BTD = rms_norm(x_BTD)
         if self.quantised:

@@ -1,19 +1,16 @@
 """torch.compile for the inner part of a training step: the blocks, and a slice of the loss."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from ..coder.errors import LaconicError
-from ..models.loss import slice_of_gradient
+from ..models.loss import SliceWork, slice_of_gradient
 from ..models.transformer import Transformer
 from .recipe import TrainingRecipe
 
 WORTH_MINUTES, WORTH_STEPS = 10.0, 5000  # a run that is shorter does not earn back the minute of compiling
-
-SliceWork = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def eagerly() -> AbstractContextManager[Any]:

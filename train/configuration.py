@@ -25,11 +25,12 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of them, keys joined by dots."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        flat |= _flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat
 
 
@@ -55,7 +56,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise LaconicError(f"{path} is no YAML: {reason}") from None
     if not isinstance(parsed or {}, dict):
         raise LaconicError(f"{path} must hold settings such as `training: {{minutes: 5}}`")
-    return _flatten(parsed or {})
+    return flatten(parsed or {})
 
 
 def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
@@ -121,15 +122,14 @@ def build_recipe(*settings: Mapping[str, Any]) -> Recipe:
     merged: dict[str, Any] = {}
     for each in settings:
         merged |= each
-    known = set(_flatten(asdict(Recipe())))
+    known = set(flatten(asdict(Recipe())))
     faults: list[str] = []
     if not set(merged) <= known or _refusal(merged) is not None:  # one by one takes seconds
         faults = [fault for key, value in merged.items() if (fault := _fault(key, value, known))]
     if not faults:
         parsed = _parser().parse_object({"recipe": _nest(merged)})
         recipe: Recipe = _parser().instantiate(parsed).recipe
-        faults = recipe.problems()
-        if not faults:
+        if not (faults := recipe.problems()):
             return recipe
     raise LaconicError("the recipe has faults: " + "; ".join(faults))
 

@@ -1,76 +1,139 @@
-"""Distillation: a student learns from the true tokens and from a teacher's distributions."""
+"""Distillation: a student learns from the true tokens and from teachers."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from ..coder.errors import LaconicError
+from ..models.loss import product_type, slice_of_gradient, sliced_loss
+from ..models.teaching import attention_distance, cached_slice, hidden_distance, taught_slice
+from ..models.transformer import Transformer, rms_norm
 from .language import LanguageModule
 from .recipe import DistillationRecipe
 from .usage import forward_operations
 
+Trunk = tuple[Tensor, Tensor, Tensor]  # last rows [B, T, D], head [V, D], input of the last block [B, T, D]
 
-def teacher_code_length(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Forward KL from teacher to student at a temperature, in nats a token.
 
-    The factor temperature^2 keeps its gradient beside the true token's (Hinton et al. 2015,
-    arXiv:1503.02531). Shapes: both [B, T, V].
-    """
-    student = F.log_softmax(student_logits.float().flatten(0, 1) / temperature, dim=-1)
-    teacher = F.log_softmax(teacher_logits.float().flatten(0, 1) / temperature, dim=-1)
-    return F.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
+def _trunk(transformer: Transformer, inputs: Tensor) -> Trunk:
+    entering: list[Tensor] = []
+    rows, table = transformer.trunk(inputs, entering)
+    return rows, table, entering[-1]
+
+
+def _attention(transformer: Transformer, trunk: Trunk) -> Tensor:
+    return transformer.layers[-1].attention.map(rms_norm(trunk[2]))
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return torch.stack(values).mean()
 
 
 class DistillationModule(LanguageModule):
-    """A LanguageModule whose loss is a weighted sum of named terms: `text` and `teacher`.
+    """A LanguageModule whose loss is text and what teachers add to it, by the weights of the recipe.
 
-    The teacher may differ in depth and width; it shares the tokenizer. Other terms (hidden states,
-    attention maps) are further entries of `terms`.
+    Teachers may differ from the student in shape; they share its tokenizer. Neither they nor the projections
+    of the student's last rows to theirs are part of the trained model. Where predictions are cached, batches
+    hold them, and no teacher is needed here.
     """
 
-    def __init__(self, student: LanguageModule, teacher: LanguageModule, recipe: DistillationRecipe) -> None:
-        if student.tokenizer_sha256 != teacher.tokenizer_sha256:
-            raise LaconicError(
-                f"the teacher's tokenizer is {teacher.tokenizer_sha256[:16]}, the student's is "
-                f"{student.tokenizer_sha256[:16]}: both must share one; train the teacher with this run's"
-            )
+    def __init__(
+        self, student: LanguageModule, teachers: Sequence[Transformer], recipe: DistillationRecipe
+    ) -> None:
         super().__init__(
             student.transformer.config,
             student.byte_lengths.tolist(),
             student.training_recipe,
             student.tokenizer_sha256,
         )
+        self.transformer.load_state_dict(student.transformer.state_dict())
         self.hparams["distillation"] = asdict(recipe)
         self.recipe = recipe
-        frozen = teacher.transformer.eval().requires_grad_(False)
-        self._teacher = [frozen]  # in a list, so that no checkpoint holds it
+        self._cached_work, self._taught_work = cached_slice, taught_slice
+        # In a list, so that no checkpoint holds them.
+        self._teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
+        if recipe.hidden_weight:
+            width = student.transformer.config.d_model
+            self.projections = nn.ModuleList(
+                nn.Linear(width, teacher.config.d_model, bias=False) for teacher in teachers
+            )
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self._teacher[0].to(self.device)
+        for teacher in self._teachers:
+            teacher.to(self.device)
+        if self._slice_work is not slice_of_gradient:  # it was compiled
+            self._cached_work = torch.compile(cached_slice, dynamic=False)
+            self._taught_work = torch.compile(taught_slice, dynamic=False)
 
     def operations_per_token(self) -> float:
-        """Those of the student, and the teacher's way forward."""
-        forward = forward_operations(self._teacher[0], self.training_recipe.seq_len)
-        return super().operations_per_token() + forward
+        """Those of the student, and the teachers' way forward."""
+        seq_len = self.training_recipe.seq_len
+        teachers = sum(forward_operations(teacher, seq_len) for teacher in self._teachers)
+        return super().operations_per_token() + teachers
 
-    def terms(
-        self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor
-    ) -> dict[str, tuple[float, Tensor]]:
-        """Name -> (weight, nats a token)."""
-        weight, temperature = self.recipe.weight, self.recipe.temperature
-        return {
-            "text": (1 - weight, F.cross_entropy(student_logits.float().flatten(0, 1), targets.flatten())),
-            "teacher": (weight, teacher_code_length(student_logits, teacher_logits, temperature)),
-        }
+    def share(self) -> float:
+        """What is left of the teachers' weights: 1 at first, `final_weight` at the end of the run."""
+        return 1 + (self.recipe.final_weight - 1) * self.progress()
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """(the weighted sum of the terms, code length of the text in nats a token)."""
+    def loss(self, inputs: Tensor, targets: Tensor, *cached: Tensor) -> tuple[Tensor, Tensor]:
+        """(the weighted sum of the terms, code length of the text in nats a token).
+
+        Args:
+            cached: where predictions are, ids int64 [B, T, k] and log-probabilities [B, T, k + 1].
+        """
+        recipe, share = self.recipe, self.share()
+        student = _trunk(self.transformer, inputs)
         with torch.no_grad():
-            teacher_logits = self._teacher[0](inputs)
-        terms = self.terms(self(inputs), teacher_logits, targets)
-        for name, (_, nats) in terms.items():
-            self.log(f"train/{name}_nats", nats.detach())
-        return torch.stack([weight * nats for weight, nats in terms.values()]).sum(), terms["text"][1]
+            teachers = [_trunk(teacher, inputs) for teacher in self._teachers]
+        loss, text = self._distributions(student, teachers, targets, cached, recipe.weight * share)
+        if recipe.hidden_weight:
+            pairs = zip(self.projections, teachers, strict=True)
+            hidden = _mean([hidden_distance(project(student[0]), teacher[0]) for project, teacher in pairs])
+            self.log("train/hidden_distance", hidden.detach())
+            loss = loss + recipe.hidden_weight * share * hidden
+        if recipe.attention_weight:
+            own = _attention(self.transformer, student)
+            with torch.no_grad():
+                maps = [_attention(*pair) for pair in zip(self._teachers, teachers, strict=True)]
+            attention = _mean([attention_distance(own, each) for each in maps])
+            self.log("train/attention_nats", attention.detach())
+            loss = loss + recipe.attention_weight * share * attention
+        return loss, text
+
+    def _distributions(
+        self,
+        student: Trunk,
+        teachers: list[Trunk],
+        targets: Tensor,
+        cached: tuple[Tensor, ...],
+        weight: float,
+    ) -> tuple[Tensor, Tensor]:
+        """((1 - weight) * text + weight * teachers', text), in nats a token."""
+        rows, table, _ = student
+        x_ND, columns = rows.flatten(0, 1), (targets.flatten(),)
+        if not self.recipe.weight:
+            nats = sliced_loss(x_ND, table, columns, self._slice_work)
+            return nats, nats
+        settings = {
+            "weight": torch.tensor(weight, device=rows.device),
+            "temperature": self.recipe.temperature,
+        }
+        if cached:
+            columns += tuple(column.flatten(0, 1) for column in cached)
+            work = partial(self._cached_work, **settings)
+        else:
+            product = product_type(rows)
+            columns += tuple(teacher[0].flatten(0, 1).to(product) for teacher in teachers)
+            tables = [teacher[1].to(product) for teacher in teachers]
+
+            def work(logits: Tensor, targets: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
+                theirs = [row @ table.T for row, table in zip(rows, tables, strict=True)]
+                return self._taught_work(logits, targets, theirs, **settings)
+
+        loss, text, taught = sliced_loss(x_ND, table, columns, work)
+        self.log("train/text_nats", text.detach())
+        self.log("train/teacher_nats", taught.detach())
+        return loss, text.detach()

@@ -80,8 +80,8 @@ def _table(model: Transformer) -> None:
 class _RoundedHead(Transformer):
     """Rounds what the head reads, and nothing else."""
 
-    def trunk(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
-        rows, head = super().trunk(ids_BT)
+    def trunk(self, ids_BT: Tensor, entering: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        rows, head = super().trunk(ids_BT, entering)
         return fake_quantise_rows(rows), head
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from ..coder.errors import LaconicError
 from ..models.config import ModelConfig
 from ..models.freeze import calibrate
-from ..models.loss import slice_of_gradient, sliced_cross_entropy
+from ..models.loss import SliceWork, slice_of_gradient, sliced_cross_entropy
 from ..models.rounding import levels_of
 from ..models.transformer import Transformer
-from .compiling import SliceWork, compile_step, eagerly
+from .compiling import compile_step, eagerly
 from .metrics import BitsPerByte
 from .optimizer import build_optimizer, learning_rate_factor
 from .recipe import TrainingRecipe
@@ -173,15 +173,15 @@ class LanguageModule(pl.LightningModule):
         x_BTD, table = self.transformer.trunk(inputs)
         return sliced_cross_entropy(x_BTD.flatten(0, 1), table, targets.flatten(), self._slice_work)
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, inputs: Tensor, targets: Tensor, *cached: Tensor) -> tuple[Tensor, Tensor]:
         """(what is minimised, code length in nats a token)."""
         nats = self.code_length(inputs, targets)
         return nats, nats
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        inputs, targets = batch
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        inputs, targets, *cached = batch
         self._simulate_integers_when_late()
-        loss, nats = self.loss(inputs, targets)
+        loss, nats = self.loss(inputs, targets, *cached)
         if not torch.isfinite(loss):
             self._stop(f"the loss became {loss.item()}")
         self._recent = [*self._recent[1 - CALIBRATION_BATCHES :], inputs.detach()]
@@ -196,7 +196,7 @@ class LanguageModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the norm of all gradients, wherever they are."""
-        norm = clip_gradients(self.trainer.strategy, self.transformer, self.training_recipe.clip_norm)
+        norm = clip_gradients(self.trainer.strategy, self, self.training_recipe.clip_norm)
         if not torch.isfinite(norm):
             self._stop(f"the gradient's norm became {norm.item()}")
 
@@ -219,7 +219,7 @@ class LanguageModule(pl.LightningModule):
         self.validation_bits_per_byte.reset()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer(self.transformer, self.training_recipe, self.anchor)
+        return build_optimizer(self, self.training_recipe, self.anchor)
 
 
 def read_training_checkpoint(path: Path) -> dict[str, Any]:

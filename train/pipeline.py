@@ -15,18 +15,21 @@ import pytorch_lightning as pl
 from ..coder.errors import LaconicError
 from ..data.corpus import Corpus
 from ..data.datamodule import TokenDataModule
+from ..data.predictions import Predictions
 from ..data.shards import build_shards
 from ..data.streaming import StreamingDataModule
 from ..data.windows import Stream
 from ..models.config import ModelConfig
+from ..models.transformer import Transformer
 from .consolidate import FINAL, is_done
 from .distill import DistillationModule
 from .export import export
 from .language import LanguageModule, load_language_module
 from .ngram import train_ngram
 from .processes import check_room, is_first, launch, must_launch, require_alone
-from .recipe import Recipe, TrainingRecipe
+from .recipe import DistillationRecipe, Recipe, TrainingRecipe
 from .run import Run, writing
+from .teachers import cached_predictions, find_teachers, named_teachers, sha256_of
 from .tokenizer import fit_tokenizer
 from .trainer import fit
 
@@ -61,6 +64,7 @@ def prepare(run: Run, sources: list[str]) -> None:
             run.shards,
             validation_share=recipe.data.validation_share,
             test_share=recipe.data.test_share,
+            train_share=recipe.data.train_share,
         )
     run.keep_skips(corpus.skips)
 
@@ -80,10 +84,10 @@ def _check_kind(run: Run) -> None:
         )
 
 
-def _data(run: Run) -> TokenDataModule:
+def _data(run: Run, predictions: Predictions | None) -> TokenDataModule:
     t, d = run.recipe.training, run.recipe.data
     if not d.streaming:
-        return TokenDataModule(run.shards, t.seq_len, t.batch_size, t.seed, d.validation_tokens)
+        return TokenDataModule(run.shards, t.seq_len, t.batch_size, t.seed, d.validation_tokens, predictions)
     corpus = Corpus(run.sources(), exclude=run.folder, skip_unreadable=d.skip_unreadable)
     run.claim(corpus)
     tokenizer, shares = run.tokenizer(), (d.validation_share, d.test_share)
@@ -91,8 +95,10 @@ def _data(run: Run) -> TokenDataModule:
     return StreamingDataModule(run.shards, stream, t.batch_size, d.validation_tokens)
 
 
-def _fit(run: Run, module: LanguageModule, stage: str) -> LanguageModule:
-    data = _data(run)
+def _fit(
+    run: Run, module: LanguageModule, stage: str, predictions: Predictions | None = None
+) -> LanguageModule:
+    data = _data(run, predictions)
     path = fit(module, data, run.stage(stage), stage)
     if isinstance(data, StreamingDataModule) and is_first():
         run.keep_skips(data.stream.corpus.skips)
@@ -115,18 +121,31 @@ def pretrain(run: Run, stage: str, training: TrainingRecipe) -> LanguageModule:
     return _fit(run, _module(run, shape, training), stage)
 
 
-def distill(run: Run, training: TrainingRecipe) -> LanguageModule:
-    """Train the student from text and from the run's teacher: here, or in several processes."""
-    _check_kind(run)
-    teacher = run.stage("teacher") / FINAL
-    if not teacher.is_file():
+def _check_taught(recipe: DistillationRecipe) -> None:
+    if not recipe.taught and (recipe.top_k or recipe.hidden_weight or recipe.attention_weight):
         raise LaconicError(
-            f"{run.folder} has no teacher yet: run `laconic pretrain --stage teacher -o {run.folder}`"
+            "the distillation section asks for a teacher, and there is none: give distillation.teachers, or "
+            "distillation.teacher_share"
         )
+
+
+def _predictions(run: Run, teachers: list[Transformer]) -> Predictions | None:
+    """What the student is yet to learn from, where it is cached."""
+    return None if is_done(run.stage("student") / FINAL) else cached_predictions(run, teachers)
+
+
+def distill(run: Run, training: TrainingRecipe) -> LanguageModule:
+    """Train the student from text and from its teachers: here, or in several processes."""
+    _check_kind(run)
+    teachers = find_teachers(run)
+    predictions = _predictions(run, teachers)
     _launch_where_it_is_due(run, "student", training, distilled=True)
     student = _module(run, run.recipe.model, training)
-    module = DistillationModule(student, load_language_module(teacher), run.recipe.distillation)
-    return _fit(run, module, "student")
+    module = DistillationModule(
+        student, [] if run.recipe.distillation.top_k else teachers, run.recipe.distillation
+    )
+    module.hparams["teachers"] = [sha256_of(teacher) for teacher in teachers]  # fit goes on with no others
+    return _fit(run, module, "student", predictions)
 
 
 def _steps(training: TrainingRecipe, share: float) -> int | None:
@@ -168,18 +187,24 @@ def run(sources: list[str], out: Path, recipe: Recipe) -> dict[str, Any]:
     """
     require_alone("train")
     check_room(recipe.training)
+    _check_taught(recipe.distillation)
     clock = _Clock(recipe.training)
     this = Run.open(out, recipe)
     prepare(this, sources)
     if recipe.kind == "ngram":
         say("counting n-grams")
         return train_ngram(this)
-    training, share = recipe.training, recipe.distillation.teacher_share
+    training, distillation = recipe.training, recipe.distillation
+    share = distillation.teacher_share
+    named_teachers(this)  # or refuses them before anything is trained
     if share:
         pretrain(
             this, "teacher", replace(training, minutes=clock.left(share), max_steps=_steps(training, share))
         )
+    if distillation.taught and distillation.top_k:
+        say("the teachers read the training text")
+        _predictions(this, find_teachers(this))
     rest = replace(training, minutes=clock.left(1 - share), max_steps=_steps(training, 1 - share))
-    student = distill(this, rest) if share else pretrain(this, "student", rest)
+    student = distill(this, rest) if distillation.taught else pretrain(this, "student", rest)
     say("freezing")
     return export(this, student)

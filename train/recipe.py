@@ -18,6 +18,7 @@ class DataRecipe:
 
     validation_share: float = 0.01  # of the documents, by a hash of their content
     test_share: float = 0.01  # likewise: read by nobody but you
+    train_share: float = 1.0  # of all other documents, likewise: learnt from (the tokenizer may see them all)
     validation_tokens: int = 200_000  # validation reads at most so many
     streaming: bool = False  # tokenise while training; on disk are tokens of a sample alone
     shuffle_bytes: int = 16_000_000  # streaming: text whose sequences are shuffled, of each rank
@@ -127,11 +128,47 @@ class TrainingRecipe:
 
 @dataclass
 class DistillationRecipe:
-    """What a teacher is worth to the student: teacher_share 0 trains the student from text alone."""
+    """What teachers give the student; with teacher_share 0 and no teachers it learns from text alone."""
 
-    teacher_share: float = 0.0  # of the minutes (or steps) that the teacher gets
-    weight: float = 0.5  # of the teacher's distribution in the loss; the rest goes to the true token
+    teacher_share: float = 0.0  # of the minutes (or steps), for a teacher of the run's own
+    teachers: list[str] = field(default_factory=list)  # checkpoints, or folders of runs, beside it
+    weight: float = 0.5  # of the teachers' mean distribution in the loss; the rest goes to the true token
     temperature: float = 1.0
+    top_k: int = 0  # tokens of that distribution that are cached before training; 0: all, and no cache
+    hidden_weight: float = 0.0  # of the distance of the last rows, projected to a teacher's
+    attention_weight: float = 0.0  # of the divergence of the last layer's attention
+    final_weight: float = 1.0  # of all three weights at the end of the run, as a share of what they are
+
+    @property
+    def taught(self) -> bool:
+        """Whether anybody teaches."""
+        return bool(self.teacher_share or self.teachers)
+
+    def clashes(self, training: TrainingRecipe, tokenizer: TokenizerRecipe) -> list[str]:
+        """Settings that exclude each other, one sentence each."""
+        found: list[str] = []
+        if self.teachers and tokenizer.source is None:
+            found.append(
+                f"distillation.teachers is {self.teachers}, and the student has a tokenizer of its own: give "
+                f"it theirs, tokenizer.source {self.teachers[0]}"
+            )
+        for name in ("hidden_weight", "attention_weight"):
+            weight = getattr(self, name)
+            if weight and self.top_k:
+                found.append(
+                    f"distillation.{name} is {weight:g}, which is not cached, and distillation.top_k is "
+                    f"{self.top_k}: set one of them to 0"
+                )
+            if weight and training.shards:
+                found.append(
+                    f"distillation.{name} is {weight:g}, and training.strategy {training.strategy} cuts up "
+                    "what it compares: set it to 0, or training.strategy to ddp"
+                )
+        if self.top_k and not self.weight:
+            found.append(
+                f"distillation.top_k is {self.top_k}, and distillation.weight is 0: set one of them anew"
+            )
+        return found
 
 
 @dataclass
@@ -192,11 +229,16 @@ class Recipe:
             ("training.timeout_minutes", t.timeout_minutes, 0.05, 10_000),
             ("data.validation_share", d.validation_share, 1e-6, 0.5),
             ("data.test_share", d.test_share, 0, 0.5),
+            ("data.train_share", d.train_share, 1e-6, 1),
             ("data.validation_tokens", d.validation_tokens, 1000, 10**12),
             ("data.shuffle_bytes", d.shuffle_bytes, 1000, 10**12),
             ("distillation.teacher_share", n.teacher_share, 0, 0.9),
             ("distillation.weight", n.weight, 0, 1),
             ("distillation.temperature", n.temperature, 0.1, 100),
+            ("distillation.top_k", n.top_k, 0, 128),
+            ("distillation.hidden_weight", n.hidden_weight, 0, 1000),
+            ("distillation.attention_weight", n.attention_weight, 0, 1000),
+            ("distillation.final_weight", n.final_weight, 0, 1),
             ("adaptation.replay_share", a.replay_share, 0, 0.9),
             ("adaptation.anchor", a.anchor, 0, 1000),
             ("adaptation.passes", a.passes, 1, 10**6),
@@ -218,10 +260,20 @@ class Recipe:
             for name, value, low, high in checks
             if not low <= value <= high
         ]
-        found += t.clashes()
+        found += t.clashes() + n.clashes(t, self.tokenizer)
         most = NgramConfig.LIMITS["vocab_size"][1]
         if self.kind == "ngram" and d.streaming:
             found.append("data.streaming is true, and n-grams are counted from shards: set it to false")
+        if d.streaming and self.distillation.top_k:
+            found.append(
+                f"data.streaming is true, and distillation.top_k is {self.distillation.top_k}, which caches "
+                "predictions of shards: set one of them anew"
+            )
+        if d.streaming and d.train_share < 1:
+            found.append(
+                f"data.streaming is true, and data.train_share is {d.train_share:g}, which makes shards "
+                "smaller: set one of them anew"
+            )
         if self.kind == "ngram" and self.tokenizer.vocab_size > most:
             found.append(f"tokenizer.vocab_size is {self.tokenizer.vocab_size}, n-grams know at most {most}")
         if self.tokenizer.kind == "bytes" and self.tokenizer.vocab_size != 256:

@@ -13,7 +13,7 @@ from ..models.thaw import bits_of, thaw
 from ..models.transformer import Transformer
 from .configuration import CONFIGS, build_recipe, read_yaml
 from .language import load_language_module
-from .recipe import Recipe
+from .recipe import DistillationRecipe, Recipe
 from .run import Run
 
 GROWING = ("model.num_layers", "model.window")  # what may become more than the start has
@@ -89,7 +89,8 @@ def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, 
     tokenizer = start.checkpoint.tokenizer
     fixed: dict[str, Any] = {f"model.{key}": value for key, value in asdict(start.transformer.config).items()}
     fixed |= {"tokenizer.kind": tokenizer.kind, "tokenizer.vocab_size": tokenizer.vocab_size}
-    fixed |= {"kind": "transformer", "tokenizer.source": None, "distillation.teacher_share": 0.0}
+    fixed |= {"kind": "transformer", "tokenizer.source": None}
+    fixed |= {f"distillation.{key}": value for key, value in asdict(DistillationRecipe()).items()}
     wanted = {**({} if config is None else read_yaml(Path(config))), **overrides}
     bits = {"training.weight_bits": bits_of(start.checkpoint.tensors)}
     recipe = build_recipe(read_yaml(CONFIGS / "adapt.yaml"), fixed, bits, wanted)

@@ -21,7 +21,7 @@ from .consolidate import BEST, FINAL, LAST, consolidate, is_done, read_state
 from .language import LanguageModule
 from .logs import cut, stage_loggers
 from .processes import Unanswered, check_room, device_type, is_first, rank_and_world
-from .recipe import TrainingRecipe
+from .recipe import DistillationRecipe, TrainingRecipe
 from .run import changed_settings, writing
 from .saving import WholeFiles, newest_sound
 from .strategies import trainer_settings
@@ -114,9 +114,10 @@ def _keep_pages() -> None:
 
 
 @contextlib.contextmanager
-def _threads(recipe: TrainingRecipe) -> Iterator[None]:
+def limited_threads(threads: int | None, devices: int = 1) -> Iterator[None]:
+    """Have torch use so many threads (None: as many as it would), shared by processes."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, (recipe.threads or before) // recipe.devices))
+    torch.set_num_threads(max(1, (threads or before) // devices))
     try:
         yield
     finally:
@@ -126,6 +127,9 @@ def _threads(recipe: TrainingRecipe) -> Iterator[None]:
 def _check_settings(path: Path, state: dict[str, Any], module: LanguageModule) -> None:
     saved = state["hyper_parameters"]
     saved["training"] = {**asdict(TrainingRecipe()), **saved["training"]}  # an older one lacks some
+    if "distillation" in saved:
+        saved["distillation"] = {**asdict(DistillationRecipe()), **saved["distillation"]}
+        saved.setdefault("teachers", module.hparams.get("teachers"))
     if changed := changed_settings(saved, module.hparams):
         raise LaconicError(
             f"{path} was trained with other settings ({', '.join(changed)}): "
@@ -175,7 +179,7 @@ def fit(module: LanguageModule, data: TokenDataModule, folder: Path, label: str)
         cut(folder, state.get("logs"))
     pl.seed_everything(recipe.seed, verbose=False)
     _keep_pages()
-    with _threads(recipe), writing(folder):
+    with limited_threads(recipe.threads, recipe.devices), writing(folder):
         trainer = build_trainer(folder, recipe, label)
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -14,15 +15,17 @@ from typing import Any
 import numpy as np
 
 from ..coder.errors import LaconicError
-from .configuration import load_recipe, read_overrides
+from .configuration import flatten, load_recipe, read_overrides
 from .logs import as_csv
 from .pipeline import prepare
 from .pipeline import run as run_pipeline
 from .recipe import Recipe
 from .run import Run, write_whole
+from .teachers import cached_predictions, named_teachers
 from .trainer import Interrupted
 
 Settings = dict[str, Any]
+VALUE = re.compile(r"(?:\{[^}]*\}|\[[^\]]*\]|[^,])+")  # between commas, those in brackets apart
 FIGURES = (
     "bits_per_byte",  # shipped bytes of text that was kept out of training
     "float_bits_per_byte",
@@ -55,7 +58,7 @@ class Axis:
 
 
 def read_axis(text: str) -> Axis:
-    """`KEY=A,B,C` or `KEY=LOW..HIGH`.
+    """`KEY=A,B,C` or `KEY=LOW..HIGH`; of a section, mappings of its settings: `SECTION={a: 1},{a: 2, b: 3}`.
 
     Raises:
         LaconicError: it is neither.
@@ -63,8 +66,8 @@ def read_axis(text: str) -> Axis:
     key, found, values = text.partition("=")
     if not found or not values:
         raise LaconicError(f"{text!r} is no axis: write KEY=A,B,C or KEY=LOW..HIGH")
-    low, between, high = values.partition("..")
-    parts = [low, high] if between else values.split(",")
+    low, between, high = ("", "", "") if values[0] in "{[" else values.partition("..")
+    parts = [low, high] if between else VALUE.findall(values)
     read = tuple(read_overrides([f"--{key}={part}"])[key] for part in parts)
     if between and not (all(isinstance(v, (int, float)) for v in read) and read[0] < read[1]):
         raise LaconicError(
@@ -89,13 +92,12 @@ def plan_trials(axes: Sequence[Axis], draws: int | None, seed: int) -> list[Sett
     if draws is None:
         if ranges := [axis.key for axis in axes if axis.between]:
             raise LaconicError(f"{', '.join(ranges)} is a range: say how many trials to draw by --draws N")
-        return [
-            dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*(a.values for a in axes))
-        ]
+        combinations = itertools.product(*(a.values for a in axes))
+        return [flatten(dict(zip(keys, chosen, strict=True))) for chosen in combinations]
     random = np.random.default_rng(seed)
     trials: list[Settings] = []
     for _ in range(100 * draws):
-        trial = {axis.key: axis.draw(random) for axis in axes}
+        trial = flatten({axis.key: axis.draw(random) for axis in axes})
         if trial not in trials:
             trials.append(trial)
         if len(trials) == draws:
@@ -158,11 +160,17 @@ class Sweep:
         return {"status": "done", **figures, "seconds": round(time.monotonic() - began)}
 
     def _share_shards(self, folder: Path, recipe: Recipe) -> None:
-        """Build tokenizer and shards once for all trials of one way to make them, and link them."""
+        """Build tokenizer and shards once for all trials of one way to make them, and link them.
+
+        Predictions of teachers that are there already are made here too, within the shards.
+        """
         key = {"tokenizer": asdict(recipe.tokenizer), "data": asdict(recipe.data)}
         known = [{"tokenizer": asdict(other.tokenizer), "data": asdict(other.data)} for other in self.recipes]
         shared = self.folder / "corpora" / f"{known.index(key):03d}"
         prepare(Run.open(shared, recipe_of_corpus(recipe)), self.sources)
+        if recipe.distillation.teachers and not recipe.distillation.teacher_share:
+            corpus = Run(shared, recipe)
+            cached_predictions(corpus, named_teachers(corpus))
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("tokenizer.json", "shards"):
             link = folder / name

@@ -4,7 +4,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.data.splits import SPLITS, split_of
+from laconic.data.splits import SPLITS, is_used, split_of
 
 DOCUMENTS = [b"document %d" % i for i in range(20_000)]
 
@@ -32,3 +32,9 @@ def test_splits_never_change():
 def test_no_share_no_documents():
     assert {split_of(d, 0.0, 0.0) for d in DOCUMENTS} == {"train"}
     assert {split_of(d, 0.1, 0.0) for d in DOCUMENTS} == {"train", "validation"}
+
+
+def test_a_smaller_share_of_the_training_text_is_part_of_a_larger():
+    shares = [{d for d in DOCUMENTS if is_used(d, share)} for share in (0.1, 0.4, 1.0)]
+    assert shares[0] < shares[1] < shares[2] == set(DOCUMENTS)
+    assert abs(len(shares[0]) / len(DOCUMENTS) - 0.1) < 0.01

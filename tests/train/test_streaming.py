@@ -91,6 +91,13 @@ def test_a_stage_alone_finds_the_corpus_and_refuses_another(corpus, tmp_path, ca
 def test_what_does_not_stream_is_refused():
     with pytest.raises(LaconicError, match=r"data\.streaming is true, and n-grams"):
         build_recipe({"kind": "ngram", "data.streaming": True})
+    taught = {"distillation.teachers": ["a"], "tokenizer.source": "a", "distillation.top_k": 4}
+    for settings, named in (
+        (taught, "distillation.top_k is 4"),
+        ({"data.train_share": 0.5}, "data.train_share is 0.5"),
+    ):
+        with pytest.raises(LaconicError, match=f"data.streaming is true, and {named}"):
+            build_recipe({"data.streaming": True, **settings})
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,26 @@ def test_a_student_learns_from_its_teacher_in_minutes_of_two_processes(prepared,
     assert module.elapsed_seconds <= last["elapsed_seconds"]  # of the best
     assert module.tokens_seen % (8 * 32) == 0
     assert validated(this) < 2.5
+
+
+METHODS = {
+    "cached": {"top_k": 8},
+    "inner": {"weight": 0.3, "hidden_weight": 1.0, "attention_weight": 1.0, "final_weight": 0.5},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_are_taught_as_one_is(method, prepared, tmp_path):
+    made = []
+    for devices, batch_size in ((1, 8), (2, 4)):
+        this = new_run(prepared, tmp_path / f"{devices}", devices=devices, batch_size=batch_size)
+        for name, value in METHODS[method].items():
+            setattr(this.recipe.distillation, name, value)
+        alone = replace(this.recipe.training, devices=1, batch_size=8)
+        pretrain(Run(this.folder, replace(this.recipe, training=alone)), "teacher", alone)
+        made.append(distill(this, this.recipe.training))
+    assert made[0].tokens_seen == made[1].tokens_seen == STEPS * 8 * 32
+    torch.testing.assert_close(made[1].state_dict(), made[0].state_dict(), atol=2e-4, rtol=1e-3)
 
 
 @DEEPSPEED

@@ -8,6 +8,10 @@ from test_pipeline import TINY
 from laconic import sweep as command
 from laconic.cli import main
 from laconic.coder.errors import LaconicError
+from laconic.data.shards import read_manifest
+from laconic.train import teachers
+from laconic.train.configuration import load_recipe
+from laconic.train.pipeline import run as run_pipeline
 from laconic.train.trials import Axis, Sweep, as_csv, pareto_front, plan_trials, read_axis
 
 TINY_SETTINGS = [f"--{key}={'null' if value is None else value}" for key, value in TINY.items()]
@@ -29,6 +33,16 @@ def test_axes_are_read_with_their_types():
     assert read_axis("training.learning_rate=1e-3..0.1") == Axis("training.learning_rate", (1e-3, 0.1), True)
     assert read_axis("model.tied=true,false").values == (True, False)
     assert read_axis("model.ffn=relu2").values == ("relu2",)
+
+
+def test_an_axis_of_a_section_holds_mappings_and_a_trial_their_settings():
+    axis = read_axis("distillation={},{teachers: [../a, b], top_k: 16},{weight: 0}")
+    assert axis.values == ({}, {"teachers": ["../a", "b"], "top_k": 16}, {"weight": 0})
+    assert not axis.between
+    assert read_axis("distillation.teachers=[a],[a, b]").values == (["a"], ["a", "b"])
+    trials = plan_trials([Axis("training.seed", (0, 1)), axis], None, 0)
+    assert trials[0] == {"training.seed": 0}
+    assert trials[4] == {"training.seed": 1, "distillation.teachers": ["../a", "b"], "distillation.top_k": 16}
 
 
 @pytest.mark.parametrize("text", ["model.d_model", "model.d_model=", "a.b=2..1", "a.b=x..y", "a.b=1,1"])
@@ -134,3 +148,35 @@ def test_a_sweep_of_n_grams_counts(text, tmp_path):
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
     assert [row["ngram.order"] for row in rows] == ["2", "3"]
     assert all(float(row["bits_per_byte"]) < 3 for row in rows)
+
+
+@pytest.mark.slow
+def test_what_teachers_say_is_cached_once_for_all_trials(text, tmp_path, monkeypatch):
+    short = {**TINY, "training.max_steps": 3}
+    run_pipeline([str(text)], tmp_path / "teacher", load_recipe("nano", None, short))
+    named = {"distillation.teachers": [str(tmp_path / "teacher")]}
+    cached = {**named, "distillation.top_k": 4}
+    base = {
+        "recipe": "nano",
+        "config": None,
+        "settings": {**short, "tokenizer.source": str(tmp_path / "teacher")},
+    }
+    written = []
+    write = teachers.write_predictions
+    monkeypatch.setattr(teachers, "write_predictions", lambda *args: written.append(args) or write(*args))
+    trials = [{}, named, cached, {**cached, "training.seed": 1}, {"data.train_share": 0.5}]
+    rows = list(Sweep(tmp_path / "out", [str(text)], base, trials).run())
+    assert [row["status"] for row in rows] == ["done"] * 5
+    assert len({row["float_bits_per_byte"] for row in rows}) == 5
+    assert len(written) == 1
+    corpora = tmp_path / "out" / "corpora"
+    assert len(list((corpora / "000" / "shards").glob("*.top4"))) == 1
+    tokens = [
+        {
+            split: values["tokens"]
+            for split, values in read_manifest(corpora / name / "shards")["splits"].items()
+        }
+        for name in ("000", "001")
+    ]
+    assert tokens[1]["train"] < 0.7 * tokens[0]["train"]
+    assert tokens[1]["validation"] == tokens[0]["validation"]
