@@ -14,14 +14,16 @@ from .entropy import Entropy, measure_entropy
 from .measure import Sample, measure, read_samples
 from .outputs import check_outputs, write_output
 from .peers import PEERS, select_peers
-from .plots import plot_bits_per_byte
+from .plots import plot_bits_per_byte, plot_growth
 from .programs import PROGRAMS
 from .report import Report
+from .scaling import Growth, measure_growth, read_sizes
 from .speed import measure_speed
 from .speed_report import Speed
 from .subject import laconic_codec, load_checkpoint, select_levels
 from .tokenizing import Tokenizing, measure_tokenizing
 
+Measurement = Speed | Entropy | Growth | Tokenizing
 PROGRAM_NAMES = ", ".join(program.name for program in PROGRAMS)
 
 
@@ -48,7 +50,7 @@ def compare(
     return Report(samples, [measure(codec, samples) for codec in chain(ours, others)], left_out, checkpoint)
 
 
-def write_json(report: Report | Speed | Entropy | Tokenizing, out: Path) -> None:
+def write_json(report: Report | Measurement, out: Path) -> None:
     """The whole report as JSON.
 
     Raises:
@@ -94,6 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "end: bits above the bound, and MB/s",
     )
     parser.add_argument(
+        "--scaling",
+        metavar="SIZES",
+        help="measure how CPU time and memory of every stage grow, from the tokenizer to a restored file: on "
+        "texts of so many megabytes, such as 1,10,100, cut from the files",
+    )
+    parser.add_argument(
         "--tokenizing",
         action="store_true",
         help="measure how fast the files become token shards, beside the tokenizers library alone",
@@ -122,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
         return _run_tokenizing(args)
     if args.entropy:
         return _run_entropy(args)
+    if args.scaling:
+        return _run_scaling(args)
     levels = select_levels(args.levels or ("all" if args.speed else str(DEFAULT_LEVEL)))
     if args.speed:
         return _run_speed(args, levels)
@@ -150,21 +160,35 @@ def _run_speed(args: argparse.Namespace, levels: Sequence[int]) -> int:
 
 def _run_entropy(args: argparse.Namespace) -> int:
     """Raises LaconicError for options that the other measurements have."""
-    if args.speed or args.plot or args.peers != "all" or args.levels or args.engine or args.streams:
+    others = args.speed or args.scaling or args.plot or args.peers != "all"
+    if others or args.levels or args.engine or args.streams:
         raise LaconicError("--entropy measures coders alone: leave out all but FILE, -m and --json")
     data = b"".join(sample.data for sample in read_samples(args.files))
     return _show(measure_entropy(data, args.model), args)
 
 
+def _run_scaling(args: argparse.Namespace) -> int:
+    """Raises LaconicError for options that the other measurements have."""
+    levels = select_levels(args.levels or str(DEFAULT_LEVEL))
+    if args.speed or args.peers != "all" or len(levels) > 1 or args.engine or args.streams:
+        raise LaconicError("--scaling measures stages: leave out all but FILE, -m, one level, --json, --plot")
+    growth = measure_growth(args.files, read_sizes(args.scaling), args.model, levels[0])
+    _show(growth, args)
+    if args.plot:
+        plot_growth(growth, args.plot)
+        print(f"picture      {args.plot}")
+    return 0
+
+
 def _run_tokenizing(args: argparse.Namespace) -> int:
     """Raises LaconicError for options that the other measurements have."""
-    others = args.speed or args.entropy or args.plot or args.peers != "all"
+    others = args.speed or args.entropy or args.scaling or args.plot or args.peers != "all"
     if others or args.levels or args.engine or args.streams:
         raise LaconicError("--tokenizing measures tokenizers alone: leave out all but FILE, -m and --json")
     return _show(measure_tokenizing(args.files, args.model), args)
 
 
-def _show(report: Speed | Entropy | Tokenizing, args: argparse.Namespace) -> int:
+def _show(report: Measurement, args: argparse.Namespace) -> int:
     print(report.as_text())
     if args.json:
         write_json(report, args.json)

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .measure import CodecResult
+    from .scaling import Growth
 
 OURS, OTHERS, INK = "#c8553d", "#b8c0cc", "#2f3640"
 CURVES = ("#8d99ae", "#c8553d", "#3d7ea6", "#6a994e")
+STAGES = (*CURVES, "#b08968")
 DPI = 160
 
 
@@ -121,6 +123,36 @@ def plot_front(
     axes.set_ylabel("bits per byte of shipped bytes", color=INK)
     axes.grid(color="#e6e9ee", lw=0.8)
     _dress(axes, "What is worth its work")
+    _save(figure, out)
+    pyplot.close(figure)
+
+
+def plot_growth(growth: "Growth", out: Path) -> None:
+    """CPU seconds and peak memory of every stage over the size of the text, on logarithmic axes.
+
+    Args:
+        out: the PNG to write.
+
+    Raises:
+        LaconicError: matplotlib is not installed.
+    """
+    pyplot = _pyplot()
+    figure, (time, memory) = pyplot.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    for (stage, costs), colour in zip(growth.stages().items(), STAGES * len(growth.costs), strict=False):
+        sizes = [cost.megabytes for cost in costs]
+        style: dict[str, Any] = {"color": colour, "marker": "o", "ms": 4, "lw": 1.6, "label": stage}
+        time.plot(sizes, [cost.cpu_seconds for cost in costs], **style)
+        memory.plot(sizes, [cost.peak_bytes / 1e6 for cost in costs], **style)
+    for axes, title in ((time, "CPU seconds"), (memory, "Peak memory, MB")):
+        axes.set(xscale="log", yscale="log", xlabel="MB of text")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+        axes.minorticks_off()
+        axes.grid(color="#e6e9ee", lw=0.8)
+        _dress(axes, title)
+    time.set_ylim(0.1)
+    memory.set_ylim(10, 10_000)
+    time.legend(frameon=False, fontsize=9)
     _save(figure, out)
     pyplot.close(figure)
 

@@ -1,7 +1,8 @@
 """Lightning's view of a folder of token shards."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class TokenDataModule(pl.LightningDataModule):
     Attributes:
         batches_served: training batches that this process has handed to the training step; Lightning fetches
             one ahead, which does not count.
+        waiting_seconds: that training has waited for its batches.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class TokenDataModule(pl.LightningDataModule):
         self.folder, self.seq_len, self.batch_size, self.seed = Path(folder), seq_len, batch_size, seed
         self.validation_tokens, self.predictions = validation_tokens, predictions
         self.batches_served = 0
+        self.waiting_seconds = 0.0
 
     def _world(self) -> tuple[int, int]:
         """Rank and number of the processes that train together."""
@@ -69,7 +72,7 @@ class TokenDataModule(pl.LightningDataModule):
             LaconicError: the shard has fewer tokens than one sequence.
         """
         shard = open_training(self.folder, self.seq_len)
-        return DataLoader(TrainingBatches(self, shard), batch_size=None)
+        return DataLoader(Timed(self, TrainingBatches(self, shard)), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Each token of the validation shard once, in order; the last batches are smaller or shorter.
@@ -111,6 +114,21 @@ def open_training(folder: str | os.PathLike[str], seq_len: int) -> TokenShard:
             f"give more text or a training.seq_len of at most {shard.num_tokens}"
         )
     return shard
+
+
+class Timed(IterableDataset[Batch]):
+    """Endless batches as they are; what they take is added to the module's `waiting_seconds`."""
+
+    def __init__(self, module: TokenDataModule, batches: Iterable[Batch]) -> None:
+        self.module, self.batches = module, batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = iter(self.batches)
+        while True:
+            began = time.perf_counter()
+            batch = next(batches)
+            self.module.waiting_seconds += time.perf_counter() - began
+            yield batch
 
 
 class TrainingBatches(IterableDataset[Batch]):

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from .datamodule import Batch, TokenDataModule, TrainingBatches, open_training
+from .datamodule import Batch, Timed, TokenDataModule, TrainingBatches, open_training
 
 
 class ReplayDataModule(TokenDataModule):
@@ -48,7 +48,7 @@ class ReplayDataModule(TokenDataModule):
             TrainingBatches(self, open_training(folder, self.seq_len), count)
             for folder, count in ((self.old_folder, old), (self.folder, new))
         ]
-        return DataLoader(_Joined(parts), batch_size=None)
+        return DataLoader(Timed(self, _Joined(parts)), batch_size=None)
 
 
 class _Joined(IterableDataset[Batch]):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..coder.errors import LaconicError
 from .batches import sequence_batch
-from .datamodule import Batch, TokenDataModule
+from .datamodule import Batch, Timed, TokenDataModule
 from .windows import Place, Stream, Window
 
 
@@ -68,7 +68,7 @@ class StreamingDataModule(TokenDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless batches, from the one after those that were served on."""
-        return DataLoader(_StreamedBatches(self), batch_size=None)
+        return DataLoader(Timed(self, _StreamedBatches(self)), batch_size=None)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Note what the training step is about to use."""

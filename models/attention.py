@@ -76,7 +76,7 @@ class Attention(nn.Module):
         return torch.zeros(outside.shape, device=device).masked_fill(outside, -math.inf)
 
     def scores(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """(masked scores [B, N, G, C, R, W + C], values [B, N, G, K, W + C])."""
+        """(masked scores [B, N, G, C, R, W + C], values [B, N, G, W + C, K])."""
         H, G, K = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
         B, T, _ = x_BTD.shape
         q, k, v = self.qkv(x_BTD).split((H * K, G * K, G * K), dim=-1)
@@ -89,8 +89,8 @@ class Attention(nn.Module):
         missing = blocks * block - T
         q = F.pad(q, (0, 0, 0, 0, 0, missing)).view(B, blocks, block, G, H // G, K).transpose(2, 3)
         q = q.reshape(B, blocks, G, block * (H // G), K)
-        k, v = (F.pad(x, (0, 0, 0, 0, reach, missing)).unfold(1, reach + block, block) for x in (k, v))
-        scores = (q @ k).view(B, blocks, G, block, H // G, reach + block)  # k is (B, N, G, K, W + C)
+        k, v = (_windows(x, blocks, block, reach) for x in (k, v))
+        scores = (q @ k.transpose(-1, -2)).view(B, blocks, G, block, H // G, reach + block)
         return scores / math.sqrt(K) + self.mask(blocks, block, reach, q.device).to(q.dtype), v
 
     def map(self, x_BTD: Tensor) -> Tensor:
@@ -120,8 +120,21 @@ class Attention(nn.Module):
             weights = fake_quantise_attention(weights)
         else:
             weights = torch.softmax(scores, dim=-1)
-        y = weights.view(B, blocks, G, block * (H // G), keys) @ v.transpose(-1, -2)
+        y = weights.view(B, blocks, G, block * (H // G), keys) @ v
         if self.qkv.quantised:
             y = y / weights.sum(dim=-1).view(B, blocks, G, block * (H // G), 1)
         y = y.view(B, blocks, G, block, H // G, K).transpose(2, 3).reshape(B, blocks * block, H * K)
         return self.out(y[:, :T])
+
+
+def _windows(x_BTGK: Tensor, blocks: int, block: int, reach: int) -> Tensor:
+    """What each block of queries sees, the `reach` tokens before it and its own: [B, N, G, W + C, K].
+
+    By slices and not by `Tensor.unfold`, whose gradient torch.compile gets wrong on processors (2.13).
+    """
+    B, T, G, K = x_BTGK.shape
+    before = -(-reach // block)  # blocks that hold them
+    padded = F.pad(x_BTGK, (0, 0, 0, 0, before * block, blocks * block - T))
+    chunks = padded.view(B, before + blocks, block, G, K)
+    windows = torch.cat([chunks[:, first : first + blocks] for first in range(before + 1)], dim=2)
+    return windows[:, :, before * block - reach :].transpose(2, 3)

@@ -1,5 +1,6 @@
 """Callbacks: the end of a run, when it is saved, what is logged, and the line that people watch."""
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -9,10 +10,13 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 
+from ..data.datamodule import TokenDataModule
 from .language import LanguageModule
 from .logs import position
+from .usage import Usage, peak_bytes, peak_rate, restart_peak
 
 LOGGED_STEPS = 50  # Lightning logs what a training step tells it every so many
+WORTH_SAYING = 0.05  # share of the time that waits for data
 
 
 class Budget(pl.Callback):
@@ -124,42 +128,79 @@ def batches_taken(trainer: pl.Trainer) -> int:
 
 
 class Throughput(pl.Callback):
-    """Logs training bits per byte, tokens a second and the learning rate every `every` seconds."""
+    """Logs training bits per byte, the learning rate and `Usage.figures` every `every` seconds.
 
-    def __init__(self, every: float = 5.0) -> None:
-        self.every = every
+    Each figure is of the steps since the last; those of all steps are in the module's `usage`.
+    """
+
+    def __init__(self, products: torch.dtype, every: float = 5.0) -> None:
+        """
+        Args:
+            products: type of the numbers that training multiplies.
+        """
+        self.products, self.every = products, every
+        self._peak_rate = 0.0  # operations a second
+        self._begun = (0.0, 0, 0.0)  # what the module's counts were when these steps began
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, LanguageModule)
-        self._since, self._tokens = pl_module.elapsed_seconds, pl_module.tokens_seen
+        self._peak_rate = peak_rate(pl_module.device, self.products)
+        restart_peak(pl_module.device)
+        self._begun = _counts(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._end(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking and trainer.state.fn == "fit":
-            self.on_train_start(trainer, pl_module)
+        if trainer.state.fn == "fit":
+            self._begun = _counts(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, LanguageModule)
-        seconds = pl_module.elapsed_seconds - self._since
-        if seconds < self.every and pl_module.progress() < 1.0:
+        if pl_module.elapsed_seconds - self._begun[0] < self.every and pl_module.progress() < 1.0:
             return
-        rate = (pl_module.tokens_seen - self._tokens) / max(seconds, 1e-9)
         values = {
             "train/bits_per_byte": pl_module.train_bits_per_byte.compute().item(),
-            "tokens_per_second": rate,
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "elapsed_minutes": pl_module.elapsed_seconds / 60,
+            **self._end(trainer, pl_module).figures(),
         }
         pl_module.train_bits_per_byte.reset()
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
-        self.on_train_start(trainer, pl_module)
+
+    def _end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Usage:
+        """Count the steps since these began, and begin the next ones."""
+        assert isinstance(pl_module, LanguageModule)
+        now = _counts(trainer, pl_module)
+        seconds, tokens, waiting_seconds = (b - a for a, b in zip(self._begun, now, strict=True))
+        usage = Usage(
+            seconds=seconds,
+            tokens=int(tokens),
+            waiting_seconds=waiting_seconds,
+            operations=pl_module.operations_per_token() * tokens / trainer.world_size,
+            possible_operations=self._peak_rate * seconds,
+            peak_bytes=peak_bytes(pl_module.device),
+        )
+        pl_module.usage.add(usage)
+        self._begun = now
+        return usage
+
+
+def _counts(trainer: pl.Trainer, module: pl.LightningModule) -> tuple[float, int, float]:
+    """(seconds, tokens, seconds of waiting) so far."""
+    data = getattr(trainer, "datamodule", None)
+    assert isinstance(module, LanguageModule)
+    assert isinstance(data, TokenDataModule)
+    return module.elapsed_seconds, module.tokens_seen, data.waiting_seconds
 
 
 class ProgressLine(ProgressBar):
-    """One line on stderr: share done, bits per byte, tokens a second, time left.
+    """One line on stderr: share done, bits per byte, tokens a second, MFU, time left.
 
     On a terminal it is rewritten in place; elsewhere a line is written every half minute.
     """
@@ -198,9 +239,16 @@ class ProgressLine(ProgressBar):
             if key in metrics:
                 parts.append(f"{name} {float(metrics[key]):.4f} bpb")
         if "tokens_per_second" in metrics:
-            parts.append(f"{float(metrics['tokens_per_second']):,.0f} tokens/s")
+            rate, mfu, waiting = (float(metrics[f]) for f in ("tokens_per_second", "mfu", "waiting_share"))
+            parts.append(f"{rate:,.0f} tokens/s, MFU {mfu:.0%}")
+            if waiting > WORTH_SAYING:
+                parts.append(f"{waiting:.0%} waiting for data")
         if progress > 0:
             left = pl_module.elapsed_seconds * (1 - progress) / progress
             parts.append(f"{int(left // 60)}:{int(left % 60):02d} left")
-        sys.stderr.write(start + "  ".join(parts).ljust(100) + end)
+        line = "  ".join(parts)
+        if self.live:  # what does not fit would scroll instead of being rewritten
+            columns = shutil.get_terminal_size().columns - 1
+            line = line[:columns].ljust(columns)
+        sys.stderr.write(start + line + end)
         sys.stderr.flush()

@@ -12,6 +12,7 @@ from ..models.teaching import attention_distance, cached_slice, hidden_distance,
 from ..models.transformer import Transformer, rms_norm
 from .language import LanguageModule
 from .recipe import DistillationRecipe
+from .usage import forward_operations
 
 Trunk = tuple[Tensor, Tensor, Tensor]  # last rows [B, T, D], head [V, D], input of the last block [B, T, D]
 
@@ -66,6 +67,12 @@ class DistillationModule(LanguageModule):
         if self._slice_work is not slice_of_gradient:  # it was compiled
             self._cached_work = torch.compile(cached_slice, dynamic=False)
             self._taught_work = torch.compile(taught_slice, dynamic=False)
+
+    def operations_per_token(self) -> float:
+        """Those of the student, and the teachers' way forward."""
+        seq_len = self.training_recipe.seq_len
+        teachers = sum(forward_operations(teacher, seq_len) for teacher in self._teachers)
+        return super().operations_per_token() + teachers
 
     def share(self) -> float:
         """What is left of the teachers' weights: 1 at first, `final_weight` at the end of the run."""

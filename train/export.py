@@ -80,6 +80,7 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
     figures = {
         "tokens_seen": module.tokens_seen,
         "training_minutes": round(module.elapsed_seconds / 60, 2),
+        "usage": module.usage.figures(),
         "parameters": sum(p.numel() for p in transformer.parameters()),
     }
 

@@ -22,6 +22,7 @@ from .optimizer import build_optimizer, learning_rate_factor
 from .recipe import TrainingRecipe
 from .saving import damaged, fault
 from .strategies import clip_gradients
+from .usage import Usage, forward_operations
 
 CALIBRATION_BATCHES = 8
 
@@ -52,6 +53,7 @@ class LanguageModule(pl.LightningModule):
         for block in self.transformer.layers:
             for linear in (block.attention.qkv, block.attention.out, block.ffn.up, block.ffn.down):
                 linear.levels = levels_of(training.weight_bits)
+            block.recomputes = training.checkpoint_activations
         self.training_recipe = training
         self.anchor = 0.0  # how strongly weights are drawn to what they began with: see MuonAdamW
         self.tokenizer_sha256 = tokenizer_sha256
@@ -61,6 +63,7 @@ class LanguageModule(pl.LightningModule):
         self.validation_bits_per_byte = BitsPerByte()
         self.elapsed_seconds = 0.0
         self.tokens_seen = 0
+        self.usage = Usage()  # of all steps; the callback Throughput keeps it
         self._clock: float | None = None
         self._slice_work: SliceWork = slice_of_gradient
         self._recent: list[Tensor] = []  # inputs of the last batches, to calibrate on
@@ -69,6 +72,10 @@ class LanguageModule(pl.LightningModule):
     def forward(self, ids: Tensor) -> Tensor:
         """ids [B, T] -> logits [B, T, V] in nats."""
         return self.transformer(ids)
+
+    def operations_per_token(self) -> float:
+        """Multiplies and adds of the products of a training step: see `Usage.figures`."""
+        return 3.0 * forward_operations(self.transformer, self.training_recipe.seq_len)
 
     # progress ---------------------------------------------------------------------------------------------
 
@@ -123,6 +130,7 @@ class LanguageModule(pl.LightningModule):
             "elapsed_seconds": self.elapsed_seconds,
             "tokens_seen": self.tokens_seen,
             "quantised": self.transformer.quantised,
+            "usage": asdict(self.usage),
             "recent": [self._whole(inputs) for inputs in self._recent],
             "sums": self._of_ranks(sums),
             "random": self._of_ranks(self._generator().get_state()),
@@ -132,6 +140,7 @@ class LanguageModule(pl.LightningModule):
         saved = checkpoint["laconic"]
         self.elapsed_seconds, self.tokens_seen = saved["elapsed_seconds"], saved["tokens_seen"]
         self.transformer.simulate_integers(saved["quantised"])
+        self.usage = Usage(**saved.get("usage", {}))  # an older one has none
         rank, world = self._rank_and_world()
         self._recent = [inputs.chunk(world)[rank] for inputs in saved["recent"]]
         if "sums" in saved and len(saved["sums"]) == world:  # else read by a process that trains no more

@@ -78,6 +78,7 @@ class TrainingRecipe:
     validations: int = 8  # a run, the last one at its end
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     compile: bool | None = None  # by torch.compile; null: where it works and the run is long
+    checkpoint_activations: bool = False  # blocks keep their input alone and run again on the way back
     threads: int | None = None  # processor cores that all processes share; all of them where nothing is said
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1  # of a machine: as many processes, each with batches of its own

@@ -22,6 +22,7 @@ BUDGET = (
     "max_steps",
     "threads",
     "timeout_minutes",
+    "checkpoint_activations",
 )  # what may change from one call of a run to the next
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk says against writing
 

@@ -65,9 +65,10 @@ def _validation_interval(recipe: TrainingRecipe) -> int:
 
 def build_trainer(folder: Path, recipe: TrainingRecipe, label: str) -> pl.Trainer:
     """A Trainer for one stage of a language model."""
+    precision = resolve_precision(recipe)
     callbacks: list[pl.Callback] = [
         Budget(),
-        Throughput(),
+        Throughput(torch.bfloat16 if precision == "bf16-mixed" else torch.float32),
         ProgressLine(label),
     ]
     if recipe.max_steps is None:
@@ -76,7 +77,6 @@ def build_trainer(folder: Path, recipe: TrainingRecipe, label: str) -> pl.Traine
     if recipe.patience:
         callbacks.append(EarlyStopping(MONITOR, patience=recipe.patience, check_finite=False))
     callbacks.append(Keep(folder / LAST, folder / BEST))  # after those whose state it saves
-    precision = resolve_precision(recipe)
     settings: dict[str, Any] = {
         "accelerator": recipe.accelerator,
         "devices": 1,

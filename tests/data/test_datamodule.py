@@ -42,7 +42,7 @@ def test_validation_reads_a_prefix(shard_folder):
 
 def test_a_pass_reads_each_sequence_once(shard_folder):
     module = TokenDataModule(shard_folder, 32, 5)
-    dataset = module.train_dataloader().dataset
+    dataset = module.train_dataloader().dataset.batches
     shard = dataset.shard
     per_pass = dataset.num_sequences
     assert per_pass * 32 > shard.num_tokens - 64

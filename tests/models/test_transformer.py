@@ -69,6 +69,35 @@ def test_simulated_integers_train():
     assert missing == []
 
 
+@pytest.mark.parametrize("quantised", [False, True])
+def test_recomputed_activations_change_no_bit_and_are_not_kept(quantised):
+    from laconic.models.freeze import calibrate
+
+    ids = torch.randint(0, 50, (4, 32))
+    results = []
+    for recomputes in (False, True):
+        model = stirred(small()).train()
+        calibrate(model, [ids])
+        model.simulate_integers(quantised)
+        for block in model.layers:
+            block.recomputes = recomputes
+        kept = 0
+
+        def keep(tensor):
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model(ids).logsumexp(-1).mean()
+        loss.backward()
+        results.append((kept, loss.detach(), [parameter.grad for parameter in model.parameters()]))
+    (all_kept, loss, gradients), (few_kept, same_loss, same_gradients) = results
+    assert few_kept < 0.3 * all_kept
+    assert torch.equal(loss, same_loss)
+    assert all(torch.equal(a, b) for a, b in zip(gradients, same_gradients, strict=True))
+
+
 @torch.no_grad()
 def test_rotary_positions_repeat_with_their_period():
     model = stirred(small(rotary_period=8))

@@ -1,5 +1,6 @@
 """From a corpus to a file and back, in seconds: tiny models on this project's own source."""
 
+import csv
 import json
 import shutil
 
@@ -57,6 +58,18 @@ def test_every_stage_leaves_what_it_made(trained):
         assert list((out / stage).rglob("metrics.csv")), stage
         assert list((out / stage).rglob("events.out.tfevents.*")), stage
     assert json.loads((out / "report.json").read_text()) == report
+
+
+def test_what_the_machine_gave_is_logged_and_reported(trained):
+    out, report = trained
+    names = {"tokens_per_second", "mfu", "waiting_share", "peak_bytes"}
+    usage = report["usage"]
+    assert names == set(usage)
+    assert 0 < usage["mfu"] < 1
+    assert 0 < usage["waiting_share"] < 0.5
+    assert usage["peak_bytes"] > 10_000_000
+    with next((out / "student").rglob("metrics.csv")).open() as file:
+        assert names <= set(next(csv.reader(file)))
 
 
 def test_the_checkpoint_is_sound_and_its_figures_are_near_each_other(trained):
