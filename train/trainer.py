@@ -20,6 +20,7 @@ from .callbacks import LOGGED_STEPS, Budget, Keep, ProgressLine, Throughput, Val
 from .consolidate import BEST, FINAL, LAST, consolidate, is_done, read_state
 from .language import LanguageModule
 from .logs import cut, stage_loggers
+from .optimizer import has_bfloat16
 from .processes import Unanswered, check_room, device_type, is_first, rank_and_world
 from .recipe import DistillationRecipe, TrainingRecipe
 from .run import changed_settings, writing
@@ -50,10 +51,8 @@ def resolve_precision(recipe: TrainingRecipe) -> Literal["32-true", "bf16-mixed"
     """bf16 where the processor multiplies it natively, float32 elsewhere."""
     if recipe.precision != "auto":
         return recipe.precision
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if native else "32-true"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "bf16-mixed" if has_bfloat16(device) else "32-true"
 
 
 def _validation_interval(recipe: TrainingRecipe) -> int:
