@@ -16,7 +16,7 @@ demo: $(STAMP) ## train, freeze and compress the standard library's source besid
 	$(BIN)/laconic quickstart
 
 test: $(STAMP) ## the tests of every day (minutes, no network)
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
 
 # pytest exits with 5 where no test is marked slow: nothing to run is no failure.
 test-slow: $(STAMP) ## the tests that take minutes each
