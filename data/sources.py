@@ -93,7 +93,7 @@ class Rows:
             raise
         except Exception as error:
             # The library has no common exception: pyarrow, pandas, network and hub errors all end here.
-            reason = " ".join(f"{error.__cause__ or error}".split())[:200]
+            reason = " ".join(f"{error.__cause__ or error}".split())[:200].rstrip(".")
             raise Unreadable(
                 f"datasets cannot read {self.name}: {reason or type(error).__name__}", self.name
             ) from error

@@ -18,6 +18,9 @@ from .recipe import Recipe
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
+IN_WORDS = {"<class 'bool'>": "true or false", "<class 'list'>": "a list, such as [A, B]"}
+
+
 @cache
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
@@ -89,6 +92,8 @@ def _fault(key: str, value: Any, known: set[str]) -> str | None:
     if reason is None:
         return None
     expected = reason.partition("Expected")[2] or reason
+    for kind, words in IN_WORDS.items():
+        expected = expected.replace(f"a {kind}. Got value: {value}", words).replace(kind, words)
     return f"{key} is {value!r}, expected{expected.rstrip('.')[:120]}"
 
 

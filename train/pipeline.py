@@ -57,6 +57,7 @@ def prepare(run: Run, sources: list[str]) -> None:
             fit_tokenizer(run, corpus)
         else:
             run.take_tokenizer(recipe.tokenizer.source)
+    named_teachers(run)  # or refuses them before anything is tokenised
     with writing(run.shards):
         build_shards(
             corpus,
@@ -196,7 +197,6 @@ def run(sources: list[str], out: Path, recipe: Recipe) -> dict[str, Any]:
         return train_ngram(this)
     training, distillation = recipe.training, recipe.distillation
     share = distillation.teacher_share
-    named_teachers(this)  # or refuses them before anything is trained
     if share:
         pretrain(
             this, "teacher", replace(training, minutes=clock.left(share), max_steps=_steps(training, share))

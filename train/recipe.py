@@ -166,7 +166,8 @@ class DistillationRecipe:
                 )
         if self.top_k and not self.weight:
             found.append(
-                f"distillation.top_k is {self.top_k}, and distillation.weight is 0: set one of them anew"
+                f"distillation.top_k is {self.top_k}, and distillation.weight is 0: set "
+                "the first to 0, or the second above it"
             )
         return found
 
@@ -267,12 +268,12 @@ class Recipe:
         if d.streaming and self.distillation.top_k:
             found.append(
                 f"data.streaming is true, and distillation.top_k is {self.distillation.top_k}, which caches "
-                "predictions of shards: set one of them anew"
+                "predictions of shards: set data.streaming to false, or distillation.top_k to 0"
             )
         if d.streaming and d.train_share < 1:
             found.append(
                 f"data.streaming is true, and data.train_share is {d.train_share:g}, which makes shards "
-                "smaller: set one of them anew"
+                "smaller: set data.streaming to false, or data.train_share to 1"
             )
         if self.kind == "ngram" and self.tokenizer.vocab_size > most:
             found.append(f"tokenizer.vocab_size is {self.tokenizer.vocab_size}, n-grams know at most {most}")
