@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from test_pipeline import TINY
+from tiny import TINY
 
 import laconic
 from laconic.cli import main

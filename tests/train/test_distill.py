@@ -4,8 +4,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from test_pipeline import TINY
 from test_transformer import small
+from tiny import TINY
 from torch.nn import functional as F
 
 from laconic.cli import main

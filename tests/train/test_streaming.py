@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from test_pipeline import TINY
+from tiny import TINY
 
 from laconic.cli import main
 from laconic.coder.errors import LaconicError
