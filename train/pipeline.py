@@ -21,7 +21,7 @@ from ..data.streaming import StreamingDataModule
 from ..data.windows import Stream
 from ..models.config import ModelConfig
 from ..models.transformer import Transformer
-from .consolidate import FINAL, is_done
+from .consolidate import is_done
 from .distill import DistillationModule
 from .export import export
 from .language import LanguageModule, load_language_module
@@ -131,7 +131,7 @@ def _check_taught(recipe: DistillationRecipe) -> None:
 
 def _predictions(run: Run, teachers: list[Transformer]) -> Predictions | None:
     """What the student is yet to learn from, where it is cached."""
-    return None if is_done(run.stage("student") / FINAL) else cached_predictions(run, teachers)
+    return None if is_done(run.stage("student")) else cached_predictions(run, teachers)
 
 
 def distill(run: Run, training: TrainingRecipe) -> LanguageModule:
