@@ -22,8 +22,9 @@ from laconic.train.configuration import build_recipe, load_recipe
 from laconic.train.distill import DistillationModule
 from laconic.train.language import LanguageModule
 from laconic.train.pipeline import prepare, run
-from laconic.train.recipe import DistillationRecipe, TrainingRecipe
+from laconic.train.recipe import DistillationRecipe, Recipe, TrainingRecipe
 from laconic.train.run import Run
+from laconic.train.saving import write_checkpoint
 from laconic.train.teachers import cached_predictions, find_teachers
 
 SHORT = {**TINY, "training.max_steps": 8, "training.validations": 1}
@@ -167,6 +168,15 @@ def test_cached_predictions_are_those_of_these_teachers_and_this_text(corpus, te
     this.recipe.distillation.top_k = 3
     paths.add(cached_predictions(this, teachers).path)
     assert len(paths) == 5
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_student_that_has_learned_needs_no_predictions(done, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "cached_predictions", lambda *_: "read")
+    this = Run(tmp_path, Recipe())
+    if done:
+        write_checkpoint({}, this.stage("student") / "final.ckpt")
+    assert pipeline._predictions(this, []) == (None if done else "read")
 
 
 @pytest.mark.slow
