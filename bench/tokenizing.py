@@ -1,6 +1,5 @@
 """How fast a corpus becomes token shards, beside the `tokenizers` library on the same texts and cores."""
 
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -55,15 +54,10 @@ class Tokenizing:
         return "\n".join(lines)
 
 
-def _cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
 def _cost(action: Callable[[], Any]) -> Cost:
-    wall, cpu = time.perf_counter(), _cpu()
+    wall, cpu = time.perf_counter(), time.process_time()
     action()
-    return Cost(time.perf_counter() - wall, _cpu() - cpu)
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def measure_tokenizing(sources: list[str], model: str) -> Tokenizing:

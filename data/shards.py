@@ -102,6 +102,7 @@ def build_shards(
             split: {**_summary(shard), "tokens_blake2b": writers[split].blake2b.hexdigest()}
             for split, shard in shards.items()
         },
+        "skipped": corpus.skips,
     }
     _write_manifest(folder, manifest)
     return shards
@@ -112,7 +113,8 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         {"build": {"sources", "files": [[path, bytes, mtime_ns]], ...},
-        "splits": {split: {"documents", "bytes", "tokens", "sha256", "tokens_blake2b"}}}
+        "splits": {split: {"documents", "bytes", "tokens", "sha256", "tokens_blake2b"}},
+        "skipped": {path: why}}; the last is not in older ones
 
     Raises:
         LaconicError: there is none, or it is damaged.

@@ -21,7 +21,7 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,13 +145,17 @@ Unit = PlainFile | Rows
 
 
 class Skips(dict[str, str]):
-    """Files that were left out, and why; each is said once, on stderr."""
+    """Files that were left out, and why; each is said once, on stderr, and to `keep` where there is one."""
+
+    keep: Callable[["Skips"], None] | None = None
 
     def add(self, error: Unreadable) -> None:
         """Leave a file out."""
         if error.name not in self:
             self[error.name] = error.fault
             print(f"left out: {error.fault}", file=sys.stderr, flush=True)
+            if self.keep is not None:
+                self.keep(self)
 
 
 def resolve(

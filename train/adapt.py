@@ -15,7 +15,7 @@ from ..coder.errors import LaconicError
 from ..data.corpus import Corpus
 from ..data.datamodule import TokenDataModule
 from ..data.replay import ReplayDataModule
-from ..data.shards import build_shards, open_shard
+from ..data.shards import build_shards, open_shard, read_manifest
 from ..models.grow import grow
 from ..models.prune import prune
 from ..models.transformer import Transformer
@@ -111,6 +111,7 @@ def _old_shards(run: Run, start: Start, replay: list[str]) -> Path | None:
         validation_share=REPLAY_VALIDATION_SHARE,
         test_share=0.0,
     )
+    run.keep_skips(read_manifest(run.replay).get("skipped", {}))
     return run.replay
 
 

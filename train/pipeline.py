@@ -16,12 +16,12 @@ from ..coder.errors import LaconicError
 from ..data.corpus import Corpus
 from ..data.datamodule import TokenDataModule
 from ..data.predictions import Predictions
-from ..data.shards import build_shards
+from ..data.shards import build_shards, read_manifest
 from ..data.streaming import StreamingDataModule
 from ..data.windows import Stream
 from ..models.config import ModelConfig
 from ..models.transformer import Transformer
-from .consolidate import FINAL, is_done
+from .consolidate import is_done
 from .distill import DistillationModule
 from .export import export
 from .language import LanguageModule, load_language_module
@@ -67,7 +67,7 @@ def prepare(run: Run, sources: list[str]) -> None:
             test_share=recipe.data.test_share,
             train_share=recipe.data.train_share,
         )
-    run.keep_skips(corpus.skips)
+    run.keep_skips({**read_manifest(run.shards).get("skipped", {}), **corpus.skips})
 
 
 def _module(run: Run, shape: ModelConfig, training: TrainingRecipe) -> LanguageModule:
@@ -91,6 +91,9 @@ def _data(run: Run, predictions: Predictions | None) -> TokenDataModule:
         return TokenDataModule(run.shards, t.seq_len, t.batch_size, t.seed, d.validation_tokens, predictions)
     corpus = Corpus(run.sources(), exclude=run.folder, skip_unreadable=d.skip_unreadable)
     run.claim(corpus)
+    if is_first():
+        run.keep_skips(corpus.skips)
+        corpus.skips.keep = run.keep_skips  # at once, for this process may be killed
     tokenizer, shares = run.tokenizer(), (d.validation_share, d.test_share)
     stream = Stream(corpus, tokenizer, *shares, d.shuffle_bytes, t.seq_len, t.seed)
     return StreamingDataModule(run.shards, stream, t.batch_size, d.validation_tokens)
@@ -99,11 +102,7 @@ def _data(run: Run, predictions: Predictions | None) -> TokenDataModule:
 def _fit(
     run: Run, module: LanguageModule, stage: str, predictions: Predictions | None = None
 ) -> LanguageModule:
-    data = _data(run, predictions)
-    path = fit(module, data, run.stage(stage), stage)
-    if isinstance(data, StreamingDataModule) and is_first():
-        run.keep_skips(data.stream.corpus.skips)
-    return load_language_module(path)
+    return load_language_module(fit(module, _data(run, predictions), run.stage(stage), stage))
 
 
 def _launch_where_it_is_due(run: Run, stage: str, training: TrainingRecipe, distilled: bool) -> None:
@@ -132,7 +131,7 @@ def _check_taught(recipe: DistillationRecipe) -> None:
 
 def _predictions(run: Run, teachers: list[Transformer]) -> Predictions | None:
     """What the student is yet to learn from, where it is cached."""
-    return None if is_done(run.stage("student") / FINAL) else cached_predictions(run, teachers)
+    return None if is_done(run.stage("student")) else cached_predictions(run, teachers)
 
 
 def distill(run: Run, training: TrainingRecipe) -> LanguageModule:

@@ -124,6 +124,10 @@ def peak_bytes(device: torch.device) -> int | None:
     """The peak of memory since `restart_peak`, as `Usage` has it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError, StopIteration):
+        # Not by getrusage, whose peak is the parent's where that was larger when it started this process.
+        status = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in status if line.startswith("VmHWM:")).split()[1])
     try:
         import resource
     except ImportError:  # Windows

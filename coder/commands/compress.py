@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     sizes = [_size(name) for name in names]
     known = None if None in sizes else [size or 0 for size in sizes]
     status = 0
+    _check_manifest(args.manifest, names, args)
     with ExitStack() as stack:
 
         def encoder() -> Encodes:
@@ -169,6 +170,14 @@ def _size(name: str) -> int | None:
     if os.path.isfile(name):
         return os.path.getsize(name)
     return None if name == shared.STANDARD or (os.path.exists(name) and not os.path.isdir(name)) else 0
+
+
+def _check_manifest(path: str | None, names: list[str], args: argparse.Namespace) -> None:
+    """Raises LaconicError where the account would take the place of an input, an output or the reference."""
+    outputs = [name + SUFFIX for name in names] if args.output is None else [args.output]
+    others = [*names, *outputs, *([] if args.reference is None else [args.reference])]
+    if path is not None and os.path.realpath(path) in map(os.path.realpath, others):
+        raise LaconicError(f"--manifest {path} is an input, an output or the reference: name another file")
 
 
 def _path(name: str, args: argparse.Namespace) -> str:

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,9 @@ def test_what_measures_nothing_is_refused(tmp_path, capsys):
         measure_tokenizing([str(tmp_path)], "none")
     assert main(["bench", "--tokenizing", "--speed", str(tmp_path / "text")]) == 1
     assert "leave out all but FILE, -m and --json" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+def test_bench_begins_where_the_system_counts_no_resources(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)  # Windows
+    assert runpy.run_module("laconic.bench.tokenizing")["measure_tokenizing"]

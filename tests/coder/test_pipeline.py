@@ -148,3 +148,19 @@ def test_manifest(known, tmp_path, monkeypatch, capsys):
         {"file": name, "error": "the command was stopped before"} for name in ("a", "b.lac")
     ]
     assert sorted(os.listdir()) == ["a", "account.json", "b", "b.lac", "known", "other.json"]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "more"),
+    [("a", ["-f"]), ("./a.lac", []), ("out", ["-o", "out"]), ("link", ["-f"]), ("v1", ["-f"])],
+)
+def test_a_manifest_takes_the_place_of_no_file(manifest, more, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "v1"):
+        (tmp_path / name).write_bytes(b"text")
+    os.symlink("a", "link")
+    command = ["compress", "-q", "-m", "none", "--reference", "v1", "--manifest", manifest]
+    assert main([*command, *more, "a"]) == 1
+    assert f"--manifest {manifest} is an input, an output or the reference" in capsys.readouterr().err
+    assert [(tmp_path / name).read_bytes() for name in ("a", "v1")] == [b"text"] * 2
+    assert sorted(os.listdir()) == ["a", "link", "v1"]

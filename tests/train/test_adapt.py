@@ -8,12 +8,13 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from test_pipeline import TINY
+from tiny import TINY
 
 import laconic
 from laconic.cli import main
 from laconic.coder.checkpoint import FrozenCheckpoint
 from laconic.data.tokenshard import TokenShard
+from laconic.train.adapt import _old_shards
 from laconic.train.configuration import load_recipe
 from laconic.train.language import LanguageModule
 from laconic.train.pipeline import run
@@ -358,3 +359,14 @@ def test_several_processes_are_refused(old_run, new_text, tmp_path, capsys):
     assert main([*arguments, "--training.devices", "2", "--training.strategy", "ddp"]) == 1
     assert "adapts in one process" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_old_text_that_was_left_out_is_in_the_report(tmp_path):
+    old, gone = tmp_path / "old", tmp_path / "old" / "gone.txt"
+    old.mkdir()
+    gone.symlink_to(tmp_path / "nowhere")
+    (old / "old.txt").write_text(text(OLD))
+    this = Run(tmp_path / "run", load_recipe("nano", None, {**TINY, "data.skip_unreadable": True}))
+    this.take_tokenizer("english-nano")
+    assert _old_shards(this, find_start("english-nano"), [str(old)]) == this.replay
+    assert list(this.skips()) == [str(gone)]

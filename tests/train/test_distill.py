@@ -4,8 +4,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from test_pipeline import TINY
 from test_transformer import small
+from tiny import TINY
 from torch.nn import functional as F
 
 from laconic.cli import main
@@ -22,8 +22,9 @@ from laconic.train.configuration import build_recipe, load_recipe
 from laconic.train.distill import DistillationModule
 from laconic.train.language import LanguageModule
 from laconic.train.pipeline import prepare, run
-from laconic.train.recipe import DistillationRecipe, TrainingRecipe
+from laconic.train.recipe import DistillationRecipe, Recipe, TrainingRecipe
 from laconic.train.run import Run
+from laconic.train.saving import write_checkpoint
 from laconic.train.teachers import cached_predictions, find_teachers
 
 SHORT = {**TINY, "training.max_steps": 8, "training.validations": 1}
@@ -169,6 +170,15 @@ def test_cached_predictions_are_those_of_these_teachers_and_this_text(corpus, te
     assert len(paths) == 5
 
 
+@pytest.mark.parametrize("done", [False, True])
+def test_a_student_that_has_learned_needs_no_predictions(done, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "cached_predictions", lambda *_: "read")
+    this = Run(tmp_path, Recipe())
+    if done:
+        write_checkpoint({}, this.stage("student") / "final.ckpt")
+    assert pipeline._predictions(this, []) == (None if done else "read")
+
+
 @pytest.mark.slow
 def test_several_teachers_and_one_of_its_own(corpus, teacher, tmp_path):
     named = [str(teacher), str(teacher / "checkpoint")]
@@ -176,8 +186,8 @@ def test_several_teachers_and_one_of_its_own(corpus, teacher, tmp_path):
     recipe.training.max_steps = 16
     report = run([str(corpus)], tmp_path / "run", recipe)
     assert FrozenCheckpoint.load(tmp_path / "run" / "checkpoint").id.hex() == report["id"]
-    (metrics,) = (tmp_path / "run" / "student").glob("csv/version_*/metrics.csv")
-    assert any(row["train/bits_per_byte"] for row in csv.DictReader(metrics.open()))
+    with (tmp_path / "run" / "student" / "metrics.csv").open() as metrics:
+        assert any(row["train/bits_per_byte"] for row in csv.DictReader(metrics))
 
 
 @pytest.mark.slow

@@ -1,5 +1,5 @@
 import pytest
-from test_pipeline import TINY
+from tiny import TINY
 
 from laconic.train.configuration import load_recipe
 from laconic.train.integers import main, measure_integers

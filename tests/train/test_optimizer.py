@@ -4,7 +4,13 @@ import pytest
 import torch
 from test_transformer import small, stirred
 
-from laconic.train.optimizer import MuonAdamW, build_optimizer, orthogonalised, parameter_groups
+from laconic.train.optimizer import (
+    MuonAdamW,
+    build_optimizer,
+    has_bfloat16,
+    orthogonalised,
+    parameter_groups,
+)
 from laconic.train.recipe import TrainingRecipe
 
 
@@ -15,6 +21,11 @@ def test_orthogonalised_brings_singular_values_near_one(shape):
     assert values.min() > 0.5
     assert values.max() < 1.3
     assert torch.isfinite(orthogonalised(torch.zeros(shape))).all()
+
+
+def test_bfloat16_that_a_gpu_emulates_does_not_count(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert not has_bfloat16.__wrapped__(torch.device("cuda"))
 
 
 def test_groups_hold_every_parameter_once_and_muon_takes_only_matrices_of_blocks():

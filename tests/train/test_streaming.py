@@ -4,12 +4,14 @@ import json
 import os
 
 import pytest
-from test_pipeline import TINY
+from tiny import TINY
 
 from laconic.cli import main
 from laconic.coder.errors import LaconicError
+from laconic.data import corpus as corpus_module
 from laconic.data.corpus import Corpus
 from laconic.data.shards import open_shard
+from laconic.data.sources import Unreadable
 from laconic.data.splits import split_of
 from laconic.train.configuration import build_recipe, load_recipe
 from laconic.train.language import LanguageModule
@@ -50,6 +52,29 @@ def test_a_streamed_run_cut_off_and_resumed_equals_one_that_was_not(corpus, tmp_
     resumed = pretrain(cut, "student", cut.recipe.training)
     assert resumed.tokens_seen == straight.tokens_seen == 32 * 8 * 32
     assert _same(straight, resumed)
+
+
+def test_what_was_left_out_is_known_after_a_kill(corpus, tmp_path, monkeypatch):
+    documents, this = corpus_module._file_documents, _prepared(tmp_path / "streamed", [str(corpus)])
+
+    def damaged(path, *args):
+        if not path.endswith(("0.txt", "1.txt", "2.txt", "3.txt")):
+            raise Unreadable("it is damaged", path)
+        return documents(path, *args)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(corpus_module, "_file_documents", damaged)
+    monkeypatch.setattr(LanguageModule, "training_step", killed)
+    with pytest.raises(LaconicError, match="interrupted"):
+        pretrain(this, "student", this.recipe.training)
+    assert set(this.skips().values()) == {"it is damaged"}
+    with monkeypatch.context() as patch:  # when the shards are there, and nothing else knows
+        patch.setattr(Run, "keep_skips", killed)
+        with pytest.raises(KeyboardInterrupt):
+            _prepared(tmp_path / "shards", [str(corpus)], **{"data.streaming": False})
+    assert len(_prepared(tmp_path / "shards", [str(corpus)], **{"data.streaming": False}).skips()) == 36
 
 
 def _same(left, right):

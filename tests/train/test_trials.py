@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from test_pipeline import TINY
+from tiny import TINY
 
 from laconic import sweep as command
 from laconic.cli import main

@@ -1,5 +1,10 @@
 """How much of the machine training used: what is counted, and what is measured."""
 
+import mmap
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from test_transformer import small, stirred
@@ -61,3 +66,12 @@ def test_peak_memory_sees_what_was_freed():
         pytest.skip("the system does not tell")
     bytearray(b"\1") * 100_000_000
     assert peak_bytes(device) > before + 50_000_000
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
+def test_peak_memory_is_not_that_of_the_process_which_started_this_one():
+    grown = mmap.mmap(-1, 400_000_000)
+    grown[::4096] = b"\1" * len(range(0, len(grown), 4096))
+    code = "from laconic.train.usage import *; restart_peak(d := torch.device('cpu')); print(peak_bytes(d))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert int(found.stdout) < len(grown)

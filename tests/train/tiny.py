@@ -1,0 +1,25 @@
+"""Settings of a run that takes seconds."""
+
+TINY = {
+    "tokenizer.vocab_size": 300,
+    "model.d_model": 32,
+    "model.num_heads": 2,
+    "model.head_dim": 8,
+    "model.window": 16,
+    "model.ffn_dim": 32,
+    "teacher.d_model": 32,
+    "teacher.num_layers": 1,
+    "teacher.num_heads": 2,
+    "teacher.head_dim": 8,
+    "teacher.window": 16,
+    "teacher.ffn_dim": 32,
+    "training.minutes": None,
+    "training.max_steps": 30,
+    "training.seq_len": 32,
+    "training.batch_size": 8,
+    "training.validations": 2,
+    "training.precision": "32-true",
+    "training.threads": 1,
+    "training.quantised_share": 0.2,
+    "data.validation_share": 0.05,
+}
