@@ -6,15 +6,16 @@
 import platform
 import time
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from .codec import check_entropy
 from .errors import LaconicError
-from .model import Model
 from .parallel import check_threads
 from .reference import Reference
 from .report import Report
 from .segment import MAX_SEGMENT, MAX_STREAMS, Segment
+
+if TYPE_CHECKING:
+    from .model import Model
 
 
 class Coded(NamedTuple):
@@ -61,7 +62,7 @@ class Encoder:
         LaconicError: streams, level or threads are out of range, or do not go with `entropy` or a reference.
     """
 
-    model: Model | None
+    model: "Model | None"
     streams: int | None = None
     level: int | None = None
     entropy: str = "range"
@@ -71,6 +72,8 @@ class Encoder:
     def __post_init__(self) -> None:
         check_streams(self.streams)
         check_threads(self.threads)
+        from .codec import check_entropy  # it brings numpy
+
         check_entropy(self.entropy, self.level, self.model, self.streams)
         if self.reference is not None:
             from .against import check_against  # it brings numba

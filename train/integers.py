@@ -124,7 +124,8 @@ def _bits_per_byte(model: Transformer, shard: TokenShard, lengths: Tensor, seq_l
     nats, num_bytes = 0.0, 0
     for inputs, targets in spread_batches(shard, seq_len, 64, SEQUENCES // 64, model.begin_id):
         inputs, targets = torch.from_numpy(inputs), torch.from_numpy(targets)
-        nats += float(F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), reduction="sum"))
+        logits = model(inputs).flatten(0, 1).double()  # sums of float32 would hide the smallest steps
+        nats += float(F.cross_entropy(logits, targets.flatten(), reduction="sum"))
         num_bytes += int(lengths[targets].sum())
     return nats / math.log(2) / num_bytes
 

@@ -146,9 +146,12 @@ def test_range_is_what_it_was(folder):
 
 
 def test_refusals_on_the_command_line(folder, capsys):
-    for options in (["-3", "--entropy", "tans"], ["-1", "-m", "none", "--entropy", "rans"]):
+    for options, named in (
+        (["-3", "--entropy", "tans"], "tans at level 3"),
+        (["-1", "-m", "none", "--entropy", "rans"], "rans at level 1"),
+    ):
         assert main(["compress", *options, "a"]) == 1
-        assert capsys.readouterr().err.startswith("laconic: error: a: ")
+        assert capsys.readouterr().err.startswith(f"laconic: error: {named}")
     with pytest.raises(SystemExit, match="2"):
         main(["compress", "--entropy", "zip", "a"])
     assert "invalid choice: 'zip'" in capsys.readouterr().err
