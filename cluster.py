@@ -313,7 +313,7 @@ def _connect(ray: Any, address: str, workers: int) -> None:
     asking.start()
     asking.join(ANSWER_SECONDS)
     if asking.is_alive():
-        why.append(f"none in {ANSWER_SECONDS:.0f} seconds")
+        why.append(f"none in {ANSWER_SECONDS:.0f} seconds; where it wants a token, set RAY_AUTH_MODE=token")
     if why:
         raise LaconicError(
             f"no answer from a Ray cluster at {address} ({why[0]}): "

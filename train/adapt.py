@@ -21,9 +21,9 @@ from ..models.prune import prune
 from ..models.transformer import Transformer
 from .export import calibration_batches, export
 from .language import LanguageModule, load_language_module
-from .pipeline import prepare, say
+from .pipeline import prepare
 from .recipe import Recipe, TrainingRecipe
-from .run import Run, write_whole
+from .run import Run, say, write_whole
 from .soundness import check_new_text
 from .start import Start, keep_start
 from .trainer import fit, resolve_precision

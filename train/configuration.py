@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -16,9 +17,16 @@ from ..coder.errors import LaconicError
 from .recipe import Recipe
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+DOMAINS = CONFIGS / "domains"
 
-
-IN_WORDS = {"<class 'bool'>": "true or false", "<class 'list'>": "a list, such as [A, B]"}
+IN_WORDS = {
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list, such as [A, B]",
+    "NoneType": "null",
+    "str": "text",
+}
 
 
 @cache
@@ -37,9 +45,18 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def recipe_names() -> list[str]:
-    """The recipes that ship with the package."""
-    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+def recipe_names(folder: Path = CONFIGS) -> list[str]:
+    """The recipes that ship with the package: whole ones, or those of DOMAINS, which change a tier's."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def read_config(config: str | None) -> dict[str, Any]:
+    """The settings of `--config`: a file, or the name of a domain; none for None. Raises LaconicError."""
+    if config is None:
+        return {}
+    if config in recipe_names(DOMAINS) and not Path(config).is_file():
+        return read_yaml(DOMAINS / f"{config}.yaml")
+    return read_yaml(Path(config))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -52,7 +69,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         parsed = yaml.safe_load(path.read_text())
     except OSError as error:
         raise LaconicError(
-            f"{path}: {error.strerror}; recipes that ship are {', '.join(recipe_names())}"
+            f"{path}: {error.strerror}; --config takes a file, or one of {', '.join(recipe_names(DOMAINS))}"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
@@ -91,10 +108,9 @@ def _fault(key: str, value: Any, known: set[str]) -> str | None:
     reason = _refusal({key: value})
     if reason is None:
         return None
-    expected = reason.partition("Expected")[2] or reason
-    for kind, words in IN_WORDS.items():
-        expected = expected.replace(f"a {kind}. Got value: {value}", words).replace(kind, words)
-    return f"{key} is {value!r}, expected{expected.rstrip('.')[:120]}"
+    found = re.findall(r"Expected a (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", reason)
+    kinds = [f"one of {choices}" if choices else IN_WORDS.get(kind, kind) for kind, choices in found]
+    return f"{key} is {value!r}, expected {' or '.join(kinds) or reason[:120]}"
 
 
 def _refusal(flat: Mapping[str, Any]) -> str | None:
@@ -140,11 +156,8 @@ def build_recipe(*settings: Mapping[str, Any]) -> Recipe:
 
 
 def load_recipe(name: str, config: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe `name` that ships, changed by a YAML file, changed by overrides."""
-    layers = [read_yaml(CONFIGS / f"{name}.yaml")]
-    if config is not None:
-        layers.append(read_yaml(Path(config)))
-    return build_recipe(*layers, overrides or {})
+    """The recipe `name` that ships, changed by `--config`, changed by overrides."""
+    return build_recipe(read_yaml(CONFIGS / f"{name}.yaml"), read_config(config), overrides or {})
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -4,7 +4,6 @@ An n-gram model has one stage after the shards (train/ngram.py).
 """
 
 import hashlib
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,17 +27,12 @@ from .language import LanguageModule, load_language_module
 from .ngram import train_ngram
 from .processes import check_room, is_first, launch, must_launch, require_alone
 from .recipe import DistillationRecipe, Recipe, TrainingRecipe
-from .run import Run, writing
+from .run import Run, say, writing
 from .teachers import cached_predictions, find_teachers, named_teachers, sha256_of
 from .tokenizer import fit_tokenizer
 from .trainer import fit
 
 RESERVE_MINUTES = 1.0  # for the last validation, freezing and the report
-
-
-def say(message: str) -> None:
-    """Progress for people, on stderr."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def prepare(run: Run, sources: list[str]) -> None:
@@ -52,12 +46,17 @@ def prepare(run: Run, sources: list[str]) -> None:
     run.claim(corpus)
     if recipe.data.streaming:
         corpus = corpus.sample(max(recipe.tokenizer.sample_bytes, recipe.data.held_bytes))
-    if not run.tokenizer_file.is_file():
-        if recipe.tokenizer.source is None:
-            fit_tokenizer(run, corpus)
-        else:
-            run.take_tokenizer(recipe.tokenizer.source)
-    named_teachers(run)  # or refuses them before anything is tokenised
+    new = not run.tokenizer_file.is_file()
+    if new and recipe.tokenizer.source is None:
+        fit_tokenizer(run, corpus)
+    elif new:
+        run.take_tokenizer(recipe.tokenizer.source)
+    try:
+        named_teachers(run)  # or refuses them before anything is tokenised
+    except LaconicError:
+        if new and recipe.tokenizer.source is not None:
+            run.tokenizer_file.unlink()  # what was made of nothing yet does not bind the folder
+        raise
     with writing(run.shards):
         build_shards(
             corpus,
@@ -201,7 +200,6 @@ def run(sources: list[str], out: Path, recipe: Recipe) -> dict[str, Any]:
             this, "teacher", replace(training, minutes=clock.left(share), max_steps=_steps(training, share))
         )
     if distillation.taught and distillation.top_k:
-        say("the teachers read the training text")
         _predictions(this, find_teachers(this))
     rest = replace(training, minutes=clock.left(1 - share), max_steps=_steps(training, 1 - share))
     student = distill(this, rest) if distillation.taught else pretrain(this, "student", rest)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,6 +26,11 @@ BUDGET = (
     "checkpoint_activations",
 )  # what may change from one call of a run to the next
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk says against writing
+
+
+def say(message: str) -> None:
+    """Progress for people, on stderr."""
+    print(message, file=sys.stderr, flush=True)
 
 
 def changed_settings(kept: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -69,8 +75,9 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def _is_begun(folder: Path) -> bool:
-    """Whether a run has made anything; one that failed before may begin anew, otherwise."""
-    return any(entry.name not in ("recipe.yaml", "corpus.json") for entry in folder.iterdir())
+    """Whether a run has made any file; one that failed before may begin anew, otherwise."""
+    settings = (folder / "recipe.yaml", folder / "corpus.json")
+    return any(path.is_file() and path not in settings for path in folder.rglob("*"))
 
 
 @dataclass

@@ -11,7 +11,7 @@ from ..coder.graph import FrozenConfig
 from ..coder.registry import find
 from ..models.thaw import bits_of, thaw
 from ..models.transformer import Transformer
-from .configuration import CONFIGS, build_recipe, read_yaml
+from .configuration import CONFIGS, build_recipe, read_config, read_yaml
 from .language import load_language_module
 from .recipe import DistillationRecipe, Recipe
 from .run import Run
@@ -91,7 +91,7 @@ def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, 
     fixed |= {"tokenizer.kind": tokenizer.kind, "tokenizer.vocab_size": tokenizer.vocab_size}
     fixed |= {"kind": "transformer", "tokenizer.source": None}
     fixed |= {f"distillation.{key}": value for key, value in asdict(DistillationRecipe()).items()}
-    wanted = {**({} if config is None else read_yaml(Path(config))), **overrides}
+    wanted = {**read_config(config), **overrides}
     bits = {"training.weight_bits": bits_of(start.checkpoint.tensors)}
     recipe = build_recipe(read_yaml(CONFIGS / "adapt.yaml"), fixed, bits, wanted)
     odd = [

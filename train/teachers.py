@@ -19,7 +19,7 @@ from ..models.transformer import Transformer
 from .consolidate import FINAL, is_done
 from .language import load_language_module
 from .processes import device_type, rank_and_world
-from .run import Run
+from .run import Run, say
 from .start import find_start
 from .trainer import limited_threads, resolve_precision
 
@@ -108,6 +108,7 @@ def cached_predictions(run: Run, teachers: list[Transformer]) -> Predictions | N
                 f"{path} is not there, and {place[1]} processes would write it: run `laconic distill --cache "
                 f"-o {run.folder}` in one process first"
             )
+        say("the teachers read the training text")
         predict = _Predictor(run, teachers, shard)
         with limited_threads(run.recipe.training.threads):
             write_predictions(path, shard.vocab_size, recipe.top_k, shard.num_tokens, STRETCH, predict)

@@ -48,11 +48,10 @@ def quiet() -> None:
 
 
 def resolve_precision(recipe: TrainingRecipe) -> Literal["32-true", "bf16-mixed"]:
-    """bf16 where the processor multiplies it natively, float32 elsewhere."""
+    """bf16 where the device multiplies it natively, float32 elsewhere."""
     if recipe.precision != "auto":
         return recipe.precision
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return "bf16-mixed" if has_bfloat16(device) else "32-true"
+    return "bf16-mixed" if has_bfloat16(torch.device(device_type(recipe.accelerator))) else "32-true"
 
 
 def _validation_interval(recipe: TrainingRecipe) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 
 from .. import registry
 from ..errors import LaconicError
@@ -98,4 +99,6 @@ def run(args: argparse.Namespace) -> int:
         for piece in pieces(prompt, model, request):
             stream.write(piece)
             stream.flush()  # as it comes, and no more once nobody reads it
+        if sys.stdout.isatty():
+            stream.write(b"\n")
     return 0

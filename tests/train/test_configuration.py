@@ -2,6 +2,7 @@ import pytest
 
 from laconic.coder.errors import LaconicError
 from laconic.train.configuration import (
+    DOMAINS,
     build_recipe,
     dump_recipe,
     load_recipe,
@@ -9,6 +10,16 @@ from laconic.train.configuration import (
     read_yaml,
     recipe_names,
 )
+
+
+@pytest.mark.parametrize("name", recipe_names(DOMAINS))
+def test_domains_change_a_tier(name, tmp_path, monkeypatch):
+    recipe, tier = load_recipe("nano", name), load_recipe("nano")
+    assert recipe != tier
+    assert recipe.name == name
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("training: {seed: 5}\n")  # a file of that name goes first
+    assert load_recipe("nano", name).training.seed == 5
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -41,6 +52,22 @@ def test_all_faults_at_once():
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("training.batch_size", 1.5, "expected a whole number"),
+        ("training.max_steps", "many", "expected a whole number or null"),
+        ("training.learning_rate", "fast", "expected a number"),
+        ("training.compile", "maybe", "expected true or false or null"),
+        ("distillation.teachers", "default", r"expected a list, such as \[A, B\]"),
+        ("tokenizer.kind", "bqe", "expected one of 'bpe', 'wordpiece', 'unigram', 'bytes'"),
+    ],
+)
+def test_what_is_expected_is_said_in_words(key, value, expected):
+    with pytest.raises(LaconicError, match=f"{key} is {value!r}, {expected}$"):
+        build_recipe({key: value})
+
+
 def test_all_impossible_values_at_once():
     with pytest.raises(LaconicError) as error:
         build_recipe({"model.window": 1000, "training.seq_len": 1, "training.minutes": None})
@@ -57,7 +84,7 @@ def test_settings_must_look_like_settings(words):
 
 
 def test_unreadable_recipes(tmp_path):
-    with pytest.raises(LaconicError, match="nano"):
+    with pytest.raises(LaconicError, match="a file, or one of chinese"):
         read_yaml(tmp_path / "missing.yaml")
     (tmp_path / "list.yaml").write_text("- a\n")
     with pytest.raises(LaconicError, match="must hold settings"):

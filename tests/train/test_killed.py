@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import TINY
 
 from laconic.train.configuration import build_recipe, dump_recipe
 from laconic.train.pipeline import prepare
@@ -23,24 +24,14 @@ pytestmark = pytest.mark.skipif(
     not Path("/proc/self/fd").is_dir(), reason="forks, and asks for the names of files, as Linux does"
 )
 STEPS = 12
-TINY = {
-    "tokenizer.vocab_size": 300,
-    "model.d_model": 32,
-    "model.num_heads": 2,
-    "model.head_dim": 8,
-    "model.window": 16,
-    "model.ffn_dim": 32,
-    "training.minutes": None,
+SETTINGS = {
+    **TINY,
     "training.max_steps": STEPS,
-    "training.seq_len": 32,
     "training.batch_size": 4,
     "training.accumulate": 2,
     "training.validations": 3,
-    "training.precision": "32-true",
-    "training.threads": 1,
     "training.accelerator": "cpu",
     "training.quantised_share": 0.3,
-    "data.validation_share": 0.05,
     "data.validation_tokens": 1000,
 }
 TWO = {"training.devices": 2, "training.threads": 2}
@@ -75,7 +66,7 @@ def driver():
 
 @pytest.fixture(scope="module")
 def prepared(corpus, tmp_path_factory) -> Path:
-    this = Run(tmp_path_factory.mktemp("prepared") / "run", build_recipe(TINY))
+    this = Run(tmp_path_factory.mktemp("prepared") / "run", build_recipe(SETTINGS))
     prepare(this, [str(corpus)])
     this.keep_recipe()
     return this.folder
@@ -172,7 +163,7 @@ def check_each(case: Case, parts: list[str]) -> None:
 
 @pytest.mark.slow
 def test_ten_kills_between_corpus_and_checkpoint(driver, corpus, tmp_path):
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(build_recipe(TINY)))
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(build_recipe(SETTINGS)))
     arguments = ["train", str(corpus), "--config", str(tmp_path / "recipe.yaml")]
     parts = [
         ": .*tokenizer.*",
@@ -193,7 +184,7 @@ def test_ten_kills_between_corpus_and_checkpoint(driver, corpus, tmp_path):
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes need two processor cores")
 def test_six_kills_of_the_command_or_of_one_of_two_ranks(driver, prepared, tmp_path):
     shutil.copytree(prepared, tmp_path / "prepared")
-    Run(tmp_path / "prepared", build_recipe(TINY, TWO)).keep_recipe()
+    Run(tmp_path / "prepared", build_recipe(SETTINGS, TWO)).keep_recipe()
     parts = [
         "1: .* training_step",
         "0: .* step",

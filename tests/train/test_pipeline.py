@@ -12,10 +12,11 @@ import laconic
 from laconic.cli import main
 from laconic.coder.checkpoint import FrozenCheckpoint
 from laconic.coder.errors import LaconicError
-from laconic.train.configuration import load_recipe
+from laconic.train.configuration import build_recipe, load_recipe
 from laconic.train.consolidate import consolidate, is_done
 from laconic.train.language import LanguageModule, load_language_module
-from laconic.train.pipeline import run
+from laconic.train.pipeline import prepare, run
+from laconic.train.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +177,19 @@ def test_early_stopping_goes_back_to_the_best_weights(corpus, tmp_path, monkeypa
     final = load_language_module(tmp_path / "run" / "student" / "final.ckpt")
     assert torch.equal(final.transformer.embed.weight, seen[1.5])
     assert not torch.equal(seen[1.5], seen[1.7])
+
+
+def test_what_failed_before_anything_was_made_does_not_bind_the_folder(corpus, tmp_path):
+    out = tmp_path / "run"
+    broken = tmp_path / "rows.jsonl"
+    broken.write_text('{"text": "words"}\n')
+    with pytest.raises(LaconicError, match="column"):
+        prepare(Run.open(out, build_recipe(TINY)), [f"datasets:json:{broken}:words"])
+    taught = {"distillation.teachers": ["nobody"], "tokenizer.source": "english-nano"}
+    with pytest.raises(LaconicError, match="no checkpoint 'nobody'"):
+        prepare(Run.open(out, build_recipe(TINY, taught)), [str(corpus)])
+    prepare(Run.open(out, build_recipe(TINY)), [str(corpus)])
+    assert Run(out, build_recipe(TINY)).tokenizer().vocab_size == TINY["tokenizer.vocab_size"]
 
 
 def test_a_run_is_tied_to_its_corpus_and_its_recipe(trained, corpus, tmp_path, capsys):

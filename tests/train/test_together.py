@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import TINY
 
 import laconic
 from laconic.coder.errors import LaconicError
@@ -30,31 +31,15 @@ DEEPSPEED = pytest.mark.skipif(
 )
 STRATEGIES = ["ddp", "fsdp", *(pytest.param(f"deepspeed_{stage}", marks=DEEPSPEED) for stage in (1, 2, 3))]
 STEPS = 12
-TINY = {
-    "tokenizer.vocab_size": 300,
-    "model.d_model": 32,
-    "model.num_heads": 2,
-    "model.head_dim": 8,
-    "model.window": 16,
-    "model.ffn_dim": 32,
+SETTINGS = {
+    **TINY,
     "model.tied": False,
-    "teacher.d_model": 32,
-    "teacher.num_layers": 1,
-    "teacher.num_heads": 2,
-    "teacher.head_dim": 8,
-    "teacher.window": 16,
-    "teacher.ffn_dim": 32,
-    "training.minutes": None,
     "training.max_steps": STEPS,
-    "training.seq_len": 32,
     "training.batch_size": 4,
-    "training.validations": 2,
-    "training.precision": "32-true",
     "training.threads": 2,
     "training.accelerator": "cpu",
     "training.optimizer": "adamw",
     "training.quantised_share": 0.3,
-    "data.validation_share": 0.05,
 }
 CONSTANT = {
     "warmup_share": 0.0,
@@ -65,13 +50,13 @@ CONSTANT = {
 
 @pytest.fixture(scope="module")
 def prepared(corpus, tmp_path_factory) -> Path:
-    this = Run(tmp_path_factory.mktemp("run") / "run", build_recipe(TINY))
+    this = Run(tmp_path_factory.mktemp("run") / "run", build_recipe(SETTINGS))
     prepare(this, [str(corpus)])
     return this.folder
 
 
 def new_run(prepared: Path, folder: Path, **training) -> Run:
-    recipe = build_recipe(TINY, {f"training.{name}": value for name, value in training.items()})
+    recipe = build_recipe(SETTINGS, {f"training.{name}": value for name, value in training.items()})
     if not folder.exists():
         shutil.copytree(prepared, folder)
     this = Run(folder, recipe)
@@ -166,7 +151,7 @@ def test_two_processes_are_taught_as_one_is(method, prepared, tmp_path):
 @DEEPSPEED
 def test_files_are_compressed_with_what_sharded_training_made(corpus, tmp_path):
     changes = {"training.devices": 2, "training.strategy": "deepspeed_3"}
-    report = run([str(corpus)], tmp_path / "run", build_recipe(TINY, changes))
+    report = run([str(corpus)], tmp_path / "run", build_recipe(SETTINGS, changes))
     assert report["tokens_seen"] == STEPS * 8 * 32
     text = (corpus / "07.txt").read_bytes()
     blob = laconic.compress(text, tmp_path / "run" / "checkpoint")

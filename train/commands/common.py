@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..configuration import build_recipe, load_recipe, read_overrides, read_yaml, recipe_names
+from ..configuration import DOMAINS, build_recipe, load_recipe, read_overrides, read_yaml, recipe_names
 from ..recipe import Recipe
 from ..run import Run
 
@@ -37,7 +37,11 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         help="kind of model; an n-gram model has a recipe of its own, and no tier (default: transformer)",
     )
     parser.add_argument("--tier", choices=names, default="nano", help="size of the model (default: nano)")
-    parser.add_argument("--config", metavar="YAML", help="settings on top of the tier's recipe")
+    parser.add_argument(
+        "--config",
+        metavar="YAML",
+        help=f"settings on top of the tier's recipe: a file, or one of {', '.join(recipe_names(DOMAINS))}",
+    )
     parser.add_argument("--minutes", type=float, help="bound of the whole command (training.minutes)")
     parser.add_argument("-T", "--threads", type=int, help="processor cores (training.threads)")
     parser.epilog = (
