@@ -22,15 +22,16 @@ from ..models.transformer import Transformer
 from .export import calibration_batches, export
 from .language import LanguageModule, load_language_module
 from .pipeline import prepare
+from .processes import device_type
 from .recipe import Recipe, TrainingRecipe
 from .run import Run, say, write_whole
 from .soundness import check_new_text
 from .start import Start, keep_start
-from .trainer import fit, resolve_precision
+from .trainer import fit, limited_threads, resolve_precision
 from .worth import measure_worth
 
 REPLAY_VALIDATION_SHARE = 0.05  # of the old text that is named for replay
-TRIED_STEPS = 3  # for the time that one takes
+TRIED_STEPS = 3  # for the time that one takes, after a first one that is slower
 
 
 def adapt(start: Start, sources: list[str], replay: list[str], out: Path, recipe: Recipe) -> dict[str, Any]:
@@ -131,7 +132,8 @@ def _data(run: Run, old: Path | None) -> TokenDataModule:
 def _bounded(run: Run, module: LanguageModule, data: TokenDataModule) -> TrainingRecipe:
     """The training recipe with its steps: as many as the passes over the new text, within the minutes.
 
-    The number is kept in the run's folder, so that a run which goes on has the same schedule.
+    The number is kept in the run's folder, so that a run which goes on has the same schedule, whatever its
+    minutes are now.
     """
     recipe, path = run.recipe, run.folder / "steps.json"
     t = recipe.training
@@ -142,26 +144,31 @@ def _bounded(run: Run, module: LanguageModule, data: TokenDataModule) -> Trainin
         sequences = max(1, open_shard(run.shards, "train").num_tokens // t.seq_len)
         wanted = math.ceil(recipe.adaptation.passes * sequences / (new * t.accumulate))
         assert t.minutes is not None
-        affordable = int(60 * t.minutes / (_seconds_a_batch(module, data) * t.accumulate))
+        affordable = int(60 * t.minutes / _seconds_a_step(module, data))
         write_whole(path, json.dumps(max(t.validations, min(wanted, affordable))) + "\n")
     return replace(t, max_steps=int(json.loads(path.read_text())))
 
 
-def _seconds_a_batch(module: LanguageModule, data: TokenDataModule) -> float:
-    """What learning from a batch takes here, the first few apart."""
+def _seconds_a_step(module: LanguageModule, data: TokenDataModule) -> float:
+    """What a step takes here, batches and optimiser, the first one apart; the module's weights change."""
     recipe = module.training_recipe
-    device = "cuda" if torch.cuda.is_available() and recipe.accelerator != "cpu" else "cpu"
+    device = device_type(recipe.accelerator)
     low = resolve_precision(recipe) == "bf16-mixed"
-    seconds = math.inf
-    module.to(device).train()
-    for inputs, targets in itertools.islice(data.train_dataloader(), TRIED_STEPS):
-        began = time.monotonic()
-        with torch.autocast(device, torch.bfloat16, enabled=low):
-            nats = module.code_length(inputs.to(device), targets.to(device))
-        nats.backward()
-        nats.item()
-        seconds = min(seconds, time.monotonic() - began)
-    return seconds
+    seconds: list[float] = []
+    with limited_threads(recipe.threads):
+        optimizer = module.to(device).train().configure_optimizers()
+        batches = iter(data.train_dataloader())
+        for _ in range(1 + TRIED_STEPS):
+            began = time.monotonic()
+            for inputs, targets in itertools.islice(batches, recipe.accumulate):
+                with torch.autocast(device, torch.bfloat16, enabled=low):
+                    nats = module.code_length(inputs.to(device), targets.to(device))
+                nats.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            next(module.parameters()).sum().item()  # a GPU has ended by then
+            seconds.append(time.monotonic() - began)
+    return sum(seconds[1:]) / TRIED_STEPS
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from laconic.data.tokenshard import TokenShard
 from laconic.train.adapt import _old_shards
 from laconic.train.configuration import load_recipe
 from laconic.train.language import LanguageModule
+from laconic.train.optimizer import MuonAdamW
 from laconic.train.pipeline import run
 from laconic.train.run import Run
 from laconic.train.start import find_start, keep_start
@@ -242,14 +244,22 @@ def no_training(monkeypatch):
 
 def test_passes_and_minutes_bound_the_steps(old_run, new_text, tmp_path, no_training, monkeypatch):
     rest = [word for word in SHORT if "max_steps" not in word]
+    clock = [0.0]
+    step = MuonAdamW.step
+
+    def slow_step(self):
+        clock[0] += 0.125 if self.state else 100.0  # the first one does not count
+        return step(self)
+
+    monkeypatch.setattr(MuonAdamW, "step", slow_step)
+    monkeypatch.setattr("laconic.train.adapt.time", SimpleNamespace(monotonic=lambda: clock[0]))
     for name, passes in (("few", 1), ("many", 1000)):
-        monkeypatch.setattr("laconic.train.adapt._seconds_a_batch", lambda module, data: 0.1)
         out = [str(new_text), "-o", str(tmp_path / name), f"--adaptation.passes={passes}"]
         with pytest.raises(Stopped):
             main(["train", "--from", str(old_run), *out, *rest, "--minutes", "1"])
     steps = [json.loads((tmp_path / name / "steps.json").read_text()) for name in ("few", "many")]
     tokens = TokenShard.open(tmp_path / "few" / "shards" / "train.tokens").num_tokens
-    assert steps == [-(-(tokens // 32) // 6), 600]  # 6 of 8 sequences are new
+    assert steps == [-(-(tokens // 32) // 6), 480]  # 6 of 8 sequences are new
 
 
 def refused(arguments, capsys):

@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="START",
         help="adapt a checkpoint (name, folder or id) or the student of a run, by configs/adapt.yaml; the "
         "tokenizer and the shape are its own, unless more --model.num_layers or --model.window let it grow, "
-        "or fewer layers, --model.num_heads or --model.ffn_dim prune it",
+        "or fewer layers, --model.num_heads or --model.ffn_dim prune it; --minutes is then for its training "
+        "steps, which are reckoned by the first few: validation, freezing and measuring come on top",
     )
     parser.add_argument(
         "--replay",
