@@ -15,7 +15,7 @@ from ..data.batches import spread_batches
 from ..data.shards import open_shard
 from ..data.tokenshard import TokenShard
 from ..models.freeze import calibrate, freeze
-from .language import LanguageModule
+from .language import LanguageModule, sha256_of
 from .processes import require_alone
 from .publish import Rows, publish
 from .run import Run, writing
@@ -73,11 +73,13 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
     tokenizer = run.tokenizer()
     validation = open_shard(run.shards, "validation")
     transformer = module.transformer.eval().cpu()
+    student = sha256_of(transformer)  # before calibration
     batches = calibration_batches(run, transformer.begin_id)
     calibration = calibrate(transformer, [inputs for inputs, _ in batches], moments=True)
     t = run.recipe.training
     config, tensors = freeze(transformer, tokenizer.token_bytes, calibration, t.weight_bits, t.sparsity)
     figures = {
+        "student_sha256": student,
         "tokens_seen": module.tokens_seen,
         "training_minutes": round(module.elapsed_seconds / 60, 2),
         "usage": module.usage.figures(),

@@ -1,5 +1,7 @@
 """The LightningModule of a language model: cross-entropy in nats, read as a code length."""
 
+import hashlib
+import json
 import pickle
 import time
 from dataclasses import asdict
@@ -220,6 +222,14 @@ class LanguageModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimizer(self, self.training_recipe, self.anchor)
+
+
+def sha256_of(transformer: Transformer) -> str:
+    """Names its shape and weights, in hexadecimal."""
+    digest = hashlib.sha256(json.dumps(asdict(transformer.config)).encode())
+    for name, tensor in sorted(transformer.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_training_checkpoint(path: Path) -> dict[str, Any]:

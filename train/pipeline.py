@@ -23,12 +23,12 @@ from ..models.transformer import Transformer
 from .consolidate import is_done
 from .distill import DistillationModule
 from .export import export
-from .language import LanguageModule, load_language_module
+from .language import LanguageModule, load_language_module, sha256_of
 from .ngram import train_ngram
 from .processes import check_room, is_first, launch, must_launch, require_alone
 from .recipe import DistillationRecipe, Recipe, TrainingRecipe
 from .run import Run, say, writing
-from .teachers import cached_predictions, find_teachers, named_teachers, sha256_of
+from .teachers import cached_predictions, find_teachers, named_teachers
 from .tokenizer import fit_tokenizer
 from .trainer import fit
 

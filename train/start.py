@@ -12,7 +12,7 @@ from ..coder.registry import find
 from ..models.thaw import bits_of, thaw
 from ..models.transformer import Transformer
 from .configuration import CONFIGS, build_recipe, read_config, read_yaml
-from .language import load_language_module
+from .language import load_language_module, sha256_of
 from .recipe import DistillationRecipe, Recipe
 from .run import Run
 
@@ -64,7 +64,11 @@ def find_start(name: str) -> Start:
             "the command that began it, or name a checkpoint"
         )
     checkpoint, module = FrozenCheckpoint.load(run.checkpoint), load_language_module(trained)
-    if checkpoint.config != module.transformer.config.frozen(module.transformer.vocab_size):
+    shape, student = module.transformer.config, sha256_of(module.transformer)
+    if (
+        checkpoint.config != shape.frozen(module.transformer.vocab_size)
+        or checkpoint.summary.get("student_sha256", student) != student  # an older one does not name it
+    ):
         raise LaconicError(
             f"{run.checkpoint} is not of the student beside it: freeze it again by laconic export -o {folder}"
         )

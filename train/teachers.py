@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from ..models.loss import SLICE, product_type
 from ..models.teaching import mean_log_probs
 from ..models.transformer import Transformer
 from .consolidate import FINAL, is_done
-from .language import load_language_module
+from .language import load_language_module, sha256_of
 from .processes import device_type, rank_and_world
 from .run import Run, say
 from .start import find_start
@@ -59,14 +58,6 @@ def named_teachers(run: Run) -> list[Transformer]:
         _check_tokenizer(run, name, _sha256(start.checkpoint.tokenizer.to_json().encode()))
         found.append(start.transformer)
     return found
-
-
-def sha256_of(teacher: Transformer) -> str:
-    """Names its shape and weights, in hexadecimal."""
-    digest = hashlib.sha256(json.dumps(asdict(teacher.config)).encode())
-    for name, tensor in sorted(teacher.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _sha256(content: bytes) -> str:
