@@ -60,6 +60,11 @@ def adapt(start: Start, sources: list[str], replay: list[str], out: Path, recipe
     run = Run.open(out, recipe)
     keep_start(run, start)
     prepare(run, sources)
+    if not open_shard(run.shards, "test").num_documents:
+        raise LaconicError(
+            f"no document fell to the test split, whose data.test_share is {recipe.data.test_share:g}, and "
+            "the figures are of its text: give another folder, and more text or a larger share, at most 0.5"
+        )
     old = _old_shards(run, start, replay)
     data = _data(run, old)
     transformer = _shaped(run, start)

@@ -14,6 +14,7 @@ from tiny import TINY
 import laconic
 from laconic.cli import main
 from laconic.coder.checkpoint import FrozenCheckpoint
+from laconic.coder.errors import LaconicError
 from laconic.data.tokenshard import TokenShard
 from laconic.train.adapt import _old_shards
 from laconic.train.configuration import load_recipe
@@ -127,6 +128,17 @@ def test_the_adapted_checkpoint_works_alone_and_beside_its_start(adapted, old_ru
     data = text(NEW, 50, 9).encode()
     for names in ([out / "checkpoint"], [old_run / "checkpoint", out / "checkpoint"]):
         assert laconic.decompress(laconic.compress(data, names), names) == data
+
+
+def test_a_checkpoint_that_is_not_of_the_student_beside_it_is_no_start(old_run, tmp_path):
+    own = tmp_path / "own"
+    shutil.copytree(old_run, own)
+    path = own / "student" / "final.ckpt"
+    state = torch.load(path, weights_only=True)
+    state["state_dict"]["transformer.embed.weight"] += 1e-4
+    torch.save(state, path)
+    with pytest.raises(LaconicError, match="not of the student beside it: freeze it again"):
+        find_start(str(own))
 
 
 def test_a_start_is_pruned_first_and_its_sparse_checkpoint_works(old_run, new_text, tmp_path, capsys):
@@ -309,6 +321,14 @@ def test_where_nothing_is_gained_no_checkpoint_is_written(old_run, tmp_path, cap
     assert "nothing was gained" in error
     assert not (out / "checkpoint").exists()
     FrozenCheckpoint.load(out / "start")
+
+
+def test_where_no_text_is_left_for_figures_nothing_is_trained(
+    old_run, new_text, tmp_path, capsys, no_training
+):
+    arguments = [str(new_text), "-o", str(tmp_path / "out"), "--data.test_share=0"]
+    error = refused(["train", "--from", str(old_run), *arguments, *SHORT], capsys)
+    assert "test split, whose data.test_share is 0" in error
 
 
 @pytest.mark.parametrize(
