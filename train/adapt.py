@@ -109,9 +109,12 @@ def _module(run: Run, transformer: Transformer, training: TrainingRecipe) -> Lan
 def _old_shards(run: Run, start: Start, replay: list[str]) -> Path | None:
     """Shards of old text: of what is named, or else of what the start learned from."""
     if not replay:
+        run.claim_replay(start.old_shards)
         return start.old_shards
+    corpus = Corpus(replay, exclude=run.folder, skip_unreadable=run.recipe.data.skip_unreadable)
+    run.claim_replay(corpus)
     build_shards(
-        Corpus(replay, exclude=run.folder, skip_unreadable=run.recipe.data.skip_unreadable),
+        corpus,
         run.tokenizer(),
         run.replay,
         validation_share=REPLAY_VALIDATION_SHARE,
@@ -123,7 +126,7 @@ def _old_shards(run: Run, start: Start, replay: list[str]) -> Path | None:
 
 def _data(run: Run, old: Path | None) -> TokenDataModule:
     t, tokens = run.recipe.training, run.recipe.data.validation_tokens
-    replayed = round(t.batch_size * run.recipe.adaptation.replay_share)
+    replayed = run.recipe.replayed
     if old is None or not replayed:
         return TokenDataModule(run.shards, t.seq_len, t.batch_size, t.seed, tokens)
     if replayed == t.batch_size:

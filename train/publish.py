@@ -107,7 +107,8 @@ def shipped(folders: list[Path], text: bytes) -> dict[str, Any]:
 
 def corpora(run: Run, start: FrozenCheckpoint | None = None) -> list[dict[str, Any]]:
     """What the model learned from, and what its start did."""
-    folders = [folder for folder in (run.shards, run.replay) if folder.is_dir()]
+    learned = (run.shards, run.replay) if run.recipe.replayed else (run.shards,)
+    folders = [folder for folder in learned if folder.is_dir()]
     old = [] if start is None else start.summary.get("corpora", [])
     return [*map(_corpus, folders), *old]
 

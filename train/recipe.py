@@ -200,6 +200,11 @@ class Recipe:
     distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
     adaptation: AdaptationRecipe = field(default_factory=AdaptationRecipe)
 
+    @property
+    def replayed(self) -> int:
+        """Sequences of a batch that are old text, where there is some."""
+        return round(self.training.batch_size * self.adaptation.replay_share)
+
     def problems(self) -> list[str]:
         """Every value that cannot work, one sentence each."""
         t, d, n, a = self.training, self.data, self.distillation, self.adaptation

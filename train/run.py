@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from ..coder.errors import LaconicError
 from ..coder.registry import find
 from ..coder.tokenizer import ByteTokenizer
 from ..data.corpus import Corpus
+from ..data.shards import read_manifest
 from .configuration import build_recipe, dump_recipe, read_yaml
 from .recipe import Recipe
 
@@ -80,6 +82,11 @@ def _is_begun(folder: Path) -> bool:
     return any(path.is_file() and path not in settings for path in folder.rglob("*"))
 
 
+def _description(corpus: Corpus) -> dict[str, Any]:
+    files = [[os.path.abspath(file.path), file.size, file.mtime_ns] for file in corpus.files]
+    return {"sources": corpus.sources, "files": files}
+
+
 @dataclass
 class Run:
     """Paths below one folder, and the recipe that made them."""
@@ -121,6 +128,11 @@ class Run:
     def replay(self) -> Path:
         """Token shards of old text that was named for replay."""
         return self.folder / "replay"
+
+    @property
+    def replay_file(self) -> Path:
+        """Which old text the run is tied to, where it adapts a checkpoint."""
+        return self.folder / "replay.json"
 
     @property
     def report_file(self) -> Path:
@@ -201,18 +213,35 @@ class Run:
         Raises:
             LaconicError: it is tied to another.
         """
-        files = [[os.path.abspath(file.path), file.size, file.mtime_ns] for file in corpus.files]
-        description = json.dumps({"sources": corpus.sources, "files": files}, indent=1) + "\n"
-        path = self.corpus_file
-        if path.is_file() and path.read_text() == description:
-            return
-        if path.is_file() and _is_begun(self.folder):
+        if self._tie(self.corpus_file, _description(corpus), "another corpus", _is_begun(self.folder)):
+            self.skips_file.unlink(missing_ok=True)
+
+    def claim_replay(self, old: Corpus | Path | None) -> None:
+        """Tie the run to the old text that it replays: a corpus, shards of its start, or none.
+
+        Raises:
+            LaconicError: it has begun to learn with another.
+        """
+        if isinstance(old, Path):
+            description = {"sha256": read_manifest(old)["splits"]["train"]["sha256"]}
+        else:
+            description = None if old is None else _description(old)
+        begun = (self.folder / "student").is_dir()
+        if self._tie(self.replay_file, description, "other old text (--replay)", begun):
+            shutil.rmtree(self.replay, ignore_errors=True)
+
+    def _tie(self, path: Path, description: Any, other: str, begun: bool) -> bool:
+        """Keep what the run is tied to; returns whether that is new. Raises LaconicError where it binds."""
+        text = json.dumps(description, indent=1) + "\n"
+        if path.is_file() and path.read_text() == text:
+            return False
+        if path.is_file() and begun:
             raise LaconicError(
-                f"{self.folder} was begun with another corpus, or its files have changed since: "
+                f"{self.folder} was begun with {other}, or its files have changed since: "
                 "choose another folder, or remove it"
             )
-        self.skips_file.unlink(missing_ok=True)
-        write_whole(path, description)
+        write_whole(path, text)
+        return True
 
     def sources(self) -> list[str]:
         """The sources of the corpus that the run is tied to; relative ones as the command was given them.

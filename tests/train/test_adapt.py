@@ -15,12 +15,15 @@ import laconic
 from laconic.cli import main
 from laconic.coder.checkpoint import FrozenCheckpoint
 from laconic.coder.errors import LaconicError
+from laconic.data.corpus import Corpus
+from laconic.data.shards import build_shards
 from laconic.data.tokenshard import TokenShard
 from laconic.train.adapt import _old_shards
 from laconic.train.configuration import load_recipe
 from laconic.train.language import LanguageModule
 from laconic.train.optimizer import MuonAdamW
 from laconic.train.pipeline import run
+from laconic.train.publish import corpora
 from laconic.train.run import Run
 from laconic.train.start import find_start, keep_start
 from laconic.train.worth import break_even, worth_lines
@@ -184,6 +187,12 @@ def test_the_same_command_again_changes_nothing_and_another_start_is_refused(
     arguments = ["train", "--from", str(out / "checkpoint"), str(new_text), "-o", str(out), *SHORT]
     assert main(arguments) == 1
     assert "began with checkpoint" in capsys.readouterr().err
+    for other in (
+        ["--from", str(old_run / "checkpoint")],
+        ["--from", str(old_run), "--replay", str(new_text)],
+    ):
+        assert main(["train", *other, str(new_text), "-o", str(out), *SHORT]) == 1
+        assert "was begun with other old text (--replay)" in capsys.readouterr().err
     assert main(["train", str(new_text), "-o", str(out)]) == 1
     assert "another recipe" in capsys.readouterr().err
     shutil.rmtree(out / "student")
@@ -400,3 +409,9 @@ def test_old_text_that_was_left_out_is_in_the_report(tmp_path):
     this.take_tokenizer("english-nano")
     assert _old_shards(this, find_start("english-nano"), [str(old)]) == this.replay
     assert list(this.skips()) == [str(gone)]
+    build_shards(Corpus([str(old / "old.txt")]), this.tokenizer(), this.shards)
+    assert len(corpora(this)) == 2
+    this.recipe.adaptation.replay_share = 0.0
+    assert len(corpora(this)) == 1
+    assert _old_shards(this, find_start("english-nano"), []) is None  # nothing has been learned yet
+    assert not this.replay.exists()
