@@ -132,10 +132,19 @@ class Timed(IterableDataset[Batch]):
 
 
 class TrainingBatches(IterableDataset[Batch]):
-    """Endless batches of one shard, `batch_size` sequences each (None: as many as the module's)."""
+    """Endless batches of one shard, `batch_size` sequences each (None: as many as the module's).
 
-    def __init__(self, module: TokenDataModule, shard: TokenShard, batch_size: int | None = None) -> None:
-        self.module, self.shard = module, shard
+    Sequences with a token that `barred` (bool [num_tokens]) names are left out; others take their places.
+    """
+
+    def __init__(
+        self,
+        module: TokenDataModule,
+        shard: TokenShard,
+        batch_size: int | None = None,
+        barred: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self.module, self.shard, self.barred = module, shard, barred
         self.batch_size = batch_size or module.batch_size
         # So many sequences fit whatever the shift below seq_len; a shard too small for two has one.
         T = module.seq_len
@@ -173,6 +182,15 @@ class TrainingBatches(IterableDataset[Batch]):
             generator = np.random.default_rng([self.module.seed, number])
             self._shift = int(generator.integers(self.num_shifts))
             self._order = generator.permutation(self.num_sequences)
+            if self.barred is not None:
+                tokens = self.barred[self._shift :][: self._order.size * self.module.seq_len]
+                left = np.flatnonzero(~tokens.reshape(self._order.size, -1).any(axis=1))
+                if not left.size:
+                    raise LaconicError(
+                        f"{self.shard.path} holds no sequence of {self.module.seq_len} tokens without text "
+                        "that is kept out of training: give other old text, or adaptation.replay_share 0"
+                    )
+                self._order = left[self._order % left.size]
             self._pass = number
 
 

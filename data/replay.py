@@ -4,17 +4,72 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset
 
 from .datamodule import Batch, Timed, TokenDataModule, TrainingBatches, open_training
+from .shards import open_shard
+from .tokenshard import TokenShard
+
+SAME = 64  # tokens in a row that two texts have in common by descent, not by chance
+LEAST = 16  # tokens of a whole document, likewise
+MULTIPLIER = 0x9E3779B97F4A7C15  # of a polynomial in 64 bits
+CHUNK = 1 << 20  # tokens looked at together
+
+
+def held_out(folder: str | os.PathLike[str]) -> list[TokenShard]:
+    """The shards of a folder that nothing learns from."""
+    return [open_shard(folder, "validation"), open_shard(folder, "test")]
+
+
+def found_in(others: list[TokenShard], shard: TokenShard) -> NDArray[np.bool_]:
+    """Which tokens of a shard, [num_tokens], are text of other shards of the same vocabulary.
+
+    That is: in SAME tokens that stand there in the same order, wherever documents begin, or in a document of
+    LEAST tokens and more that is one there.
+    """
+    found = np.zeros(shard.num_tokens, dtype=bool)
+    theirs = {document for other in others for _, _, document in _short_documents(other)}
+    for begin, end, document in _short_documents(shard):
+        found[begin:end] |= document in theirs
+    hashes = np.unique(np.concatenate([_hashes(other.tokens) for other in others]))
+    if not hashes.size:
+        return found
+    for begin in range(0, shard.num_tokens, CHUNK):
+        own = _hashes(shard.tokens[begin : begin + CHUNK + SAME - 1])
+        same = hashes[np.searchsorted(hashes, own).clip(max=hashes.size - 1)] == own
+        for offset in range(SAME):
+            found[begin + offset : begin + offset + same.size] |= same
+    return found
+
+
+def _short_documents(shard: TokenShard) -> Iterator[tuple[int, int, bytes]]:
+    """(begin, end, tokens) of documents that are too short for SAME tokens."""
+    lengths = np.diff(shard.offsets)
+    for number in np.flatnonzero((lengths >= LEAST) & (lengths < SAME)).tolist():
+        begin, end = shard.offsets[number : number + 2].tolist()
+        yield begin, end, shard.tokens[begin:end].tobytes()
+
+
+def _hashes(tokens: NDArray[np.unsignedinteger]) -> NDArray[np.uint64]:
+    """Of each SAME tokens in a row: [n] -> [n - SAME + 1], or [0]."""
+    if len(tokens) < SAME:
+        return np.zeros(0, dtype=np.uint64)
+    hashes, width = tokens.astype(np.uint64) + np.uint64(1), 1
+    while width < SAME:  # twice as many, of what half as many gave
+        hashes = hashes[:-width] * np.uint64(pow(MULTIPLIER, width, 1 << 64)) + hashes[width:]
+        width *= 2
+    return hashes
 
 
 class ReplayDataModule(TokenDataModule):
     """A TokenDataModule whose training batches begin with sequences of another folder's train shard.
 
-    Validation is of the new text alone. (Experience replay: Robins 1995, "Catastrophic forgetting, rehearsal
-    and pseudorehearsal".)
+    Sequences with text that the other splits of the new text hold are left out (see `found_in`). Validation
+    is of the new text alone. (Experience replay: Robins 1995, "Catastrophic forgetting, rehearsal and
+    pseudorehearsal".)
     """
 
     def __init__(
@@ -44,9 +99,10 @@ class ReplayDataModule(TokenDataModule):
             LaconicError: one of the shards has fewer tokens than one sequence.
         """
         old, new = self.old_sequences, self.batch_size - self.old_sequences
+        shards = [open_training(folder, self.seq_len) for folder in (self.old_folder, self.folder)]
         parts = [
-            TrainingBatches(self, open_training(folder, self.seq_len), count)
-            for folder, count in ((self.old_folder, old), (self.folder, new))
+            TrainingBatches(self, shards[0], old, found_in(held_out(self.folder), shards[0])),
+            TrainingBatches(self, shards[1], new),
         ]
         return DataLoader(Timed(self, _Joined(parts)), batch_size=None)
 

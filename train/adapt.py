@@ -14,7 +14,7 @@ import torch
 from ..coder.errors import LaconicError
 from ..data.corpus import Corpus
 from ..data.datamodule import TokenDataModule
-from ..data.replay import ReplayDataModule
+from ..data.replay import ReplayDataModule, found_in, held_out
 from ..data.shards import build_shards, open_shard, read_manifest
 from ..models.grow import grow
 from ..models.prune import prune
@@ -23,6 +23,7 @@ from .export import calibration_batches, export
 from .language import LanguageModule, load_language_module
 from .pipeline import prepare
 from .processes import device_type
+from .publish import corpora
 from .recipe import Recipe, TrainingRecipe
 from .run import Run, say, write_whole
 from .soundness import check_new_text
@@ -30,7 +31,7 @@ from .start import Start, keep_start
 from .trainer import fit, limited_threads, resolve_precision
 from .worth import measure_worth
 
-REPLAY_VALIDATION_SHARE = 0.05  # of the old text that is named for replay
+DOUBT = "held-out text is of a corpus that the start has learned from: figures are of text that it may know"
 TRIED_STEPS = 3  # for the time that one takes, after a first one that is slower
 
 
@@ -65,6 +66,9 @@ def adapt(start: Start, sources: list[str], replay: list[str], out: Path, recipe
             f"no document fell to the test split, whose data.test_share is {recipe.data.test_share:g}, and "
             "the figures are of its text: give another folder, and more text or a larger share, at most 0.5"
         )
+    if _may_know(run, start):
+        say(DOUBT)
+        write_whole(run.doubt_file, DOUBT + "\n")
     old = _old_shards(run, start, replay)
     data = _data(run, old)
     transformer = _shaped(run, start)
@@ -106,6 +110,23 @@ def _module(run: Run, transformer: Transformer, training: TrainingRecipe) -> Lan
     return module
 
 
+def _may_know(run: Run, start: Start) -> bool:
+    """Whether the start has learned held-out text: its shards hold some, or it learned from a namesake.
+
+    A corpus of the same name and hash was split alike: the same was held out of it.
+    """
+    if start.old_shards is not None:
+        learned = open_shard(start.old_shards, "train")
+        if found_in(held_out(run.shards), learned).any():
+            return True
+    own, *_ = corpora(run)
+    names = set(own["source"].split(", "))
+    return any(
+        names & set(other["source"].split(", ")) and other["sha256"] != own["sha256"]
+        for other in start.checkpoint.summary.get("corpora", [])
+    )
+
+
 def _old_shards(run: Run, start: Start, replay: list[str]) -> Path | None:
     """Shards of old text: of what is named, or else of what the start learned from."""
     if not replay:
@@ -117,8 +138,8 @@ def _old_shards(run: Run, start: Start, replay: list[str]) -> Path | None:
         corpus,
         run.tokenizer(),
         run.replay,
-        validation_share=REPLAY_VALIDATION_SHARE,
-        test_share=0.0,
+        validation_share=run.recipe.data.validation_share,
+        test_share=run.recipe.data.test_share,
     )
     run.keep_skips(read_manifest(run.replay).get("skipped", {}))
     return run.replay

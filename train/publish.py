@@ -56,6 +56,7 @@ def publish(
     report: dict[str, Any] = {
         "name": run.recipe.name,
         **({} if start is None else {"adapted_from": start.id.hex()}),
+        **({"doubt": run.doubt_file.read_text().strip()} if run.doubt_file.is_file() else {}),
         **({"skipped": skips} if (skips := run.skips()) else {}),
         "corpora": corpora(run, start),
         **figures,
@@ -152,6 +153,7 @@ def card(checkpoint: FrozenCheckpoint, run: Run, model: Rows, rates: Rows) -> st
     ]
     if "adapted_from" in r:
         model = [*model, ("adapted from", f"`{r['adapted_from']}`")]
+    doubt = f", but {r['doubt']}" if "doubt" in r else ""
     about, measured = ("\n".join(f"| {a} | {b} |" for a, b in rows) for rows in (model, rates))
     sources = "\n".join(f"| {s['source']} | {s['bytes']:,} | `{s['sha256']}` |" for s in r["corpora"])
     return f"""# {r["name"]}
@@ -170,7 +172,7 @@ A frozen checkpoint of laconic, id `{checkpoint.id.hex()}`.
 
 ## Bits per byte
 
-Text of the same corpora that was kept out of training:
+Text of the same corpora that was kept out of training{doubt}:
 
 | | bits per byte |
 |---|---|

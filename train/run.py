@@ -135,6 +135,11 @@ class Run:
         return self.folder / "replay.json"
 
     @property
+    def doubt_file(self) -> Path:
+        """Why figures of held-out text may be too good, in one line, where they may."""
+        return self.folder / "doubt.txt"
+
+    @property
     def report_file(self) -> Path:
         """Figures of the run, as JSON."""
         return self.folder / "report.json"

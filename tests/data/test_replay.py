@@ -5,7 +5,7 @@ import torch
 from laconic.coder.errors import LaconicError
 from laconic.coder.tokenizer import ByteTokenizer
 from laconic.data.corpus import Corpus
-from laconic.data.replay import ReplayDataModule
+from laconic.data.replay import ReplayDataModule, found_in, held_out
 from laconic.data.shards import build_shards
 from laconic.models.tokenizer import train_tokenizer
 
@@ -61,6 +61,41 @@ def test_a_module_goes_on_with_the_batch_after_those_that_were_served(folders):
 def test_validation_is_of_the_new_text(folders):
     for _, targets in ReplayDataModule(*folders, 3, 16, 8).val_dataloader():
         assert not letters(targets).any()
+
+
+def test_what_the_new_text_keeps_out_is_not_replayed_wherever_documents_begin(folders, tokenizer, tmp_path):
+    new = folders[0]
+    texts = [folder.parent / name / "text" for folder, name in zip(folders, ("new", "old"), strict=True)]
+    (tmp_path / "both").write_bytes(texts[1].read_bytes()[:100] + texts[0].read_bytes())
+    build_shards(Corpus([str(tmp_path / "both")]), tokenizer, tmp_path / "both-shards", 0.0, 0.0)
+    kept_out = b"".join(bytes(shard.tokens.tolist()) for shard in held_out(new))
+    assert len(kept_out) > 3000
+    rows = [
+        bytes(row.tolist())
+        for _, targets in take(ReplayDataModule(new, tmp_path / "both-shards", 7, 16, 8), 600)
+        for row in targets[:7]
+    ]
+    assert not any(row in kept_out for row in rows)
+    assert len(set(rows)) > 2000  # of what is learned, all is replayed
+    (tmp_path / "known").write_bytes(kept_out * 8)
+    build_shards(Corpus([str(tmp_path / "known")]), tokenizer, tmp_path / "known-shards", 0.0, 0.0)
+    with pytest.raises(LaconicError, match="kept out of training: give other old text"):
+        take(ReplayDataModule(new, tmp_path / "known-shards", 3, 16, 8), 1)
+
+
+def test_short_documents_are_found_as_wholes(folders, tokenizer, tmp_path):
+    digits, letters = (
+        (folder.parent / n / "text").read_bytes() for folder, n in zip(folders, ("new", "old"), strict=True)
+    )
+    mixed = [digits[i : i + 32] + letters[i : i + 32] for i in range(0, len(digits), 32)]
+    (tmp_path / "new").write_bytes(digits)
+    (tmp_path / "old").write_bytes(b"".join(mixed))
+    for name, share in (("new", 0.1), ("old", 0.0)):
+        corpus = Corpus([str(tmp_path / name)], max_document_bytes=32)
+        made = build_shards(corpus, tokenizer, tmp_path / f"{name}-shards", share, 0.0)
+    kept_out = held_out(tmp_path / "new-shards")
+    found = found_in(kept_out, made["train"])
+    assert found.sum() == sum(shard.num_tokens for shard in kept_out) > 3000
 
 
 def test_old_text_shorter_than_a_sequence_is_refused(folders):

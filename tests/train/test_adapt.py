@@ -18,7 +18,7 @@ from laconic.coder.errors import LaconicError
 from laconic.data.corpus import Corpus
 from laconic.data.shards import build_shards
 from laconic.data.tokenshard import TokenShard
-from laconic.train.adapt import _old_shards
+from laconic.train.adapt import DOUBT, _old_shards
 from laconic.train.configuration import load_recipe
 from laconic.train.language import LanguageModule
 from laconic.train.optimizer import MuonAdamW
@@ -124,6 +124,7 @@ def test_new_text_is_learned_and_the_report_says_what_of_the_old_was_lost(adapte
     assert checkpoint.summary["adapted_from"] == start.id.hex()
     assert checkpoint.summary["corpora"][1:] == start.summary["corpora"]
     assert f"adapted from | `{start.id.hex()}`" in checkpoint.card
+    assert "doubt" not in report
 
 
 def test_the_adapted_checkpoint_works_alone_and_beside_its_start(adapted, old_run):
@@ -227,9 +228,12 @@ def test_it_grows_where_the_recipe_asks_for_more(old_run, new_text, tmp_path, ca
     own = find_start(str(old_run)).transformer.config
     more = [f"--model.num_layers={own.num_layers + 1}"]
     out = tmp_path / "grown"
-    assert main(["train", "--from", str(old_run), str(new_text), "-o", str(out), *SHORT, *more]) == 0
-    config = FrozenCheckpoint.load(out / "checkpoint").config
-    assert config.num_layers == own.num_layers + 1
+    namesake = shutil.copy(new_text, tmp_path / "old.txt")  # of what the start learned from
+    assert main(["train", "--from", str(old_run), str(namesake), "-o", str(out), *SHORT, *more]) == 0
+    grown = FrozenCheckpoint.load(out / "checkpoint")
+    assert grown.config.num_layers == own.num_layers + 1
+    assert grown.summary["doubt"] == DOUBT
+    assert f"kept out of training, but {DOUBT}:" in grown.card
     new = json.loads((out / "report.json").read_text())["adaptation"]["new"]
     assert new["adapted"] < new["start"]
     capsys.readouterr()
@@ -281,6 +285,16 @@ def test_passes_and_minutes_bound_the_steps(old_run, new_text, tmp_path, no_trai
     steps = [json.loads((tmp_path / name / "steps.json").read_text()) for name in ("few", "many")]
     tokens = TokenShard.open(tmp_path / "few" / "shards" / "train.tokens").num_tokens
     assert steps == [-(-(tokens // 32) // 6), 480]  # 6 of 8 sequences are new
+
+
+def test_text_that_the_start_has_learned_is_said_to_be(old_run, tmp_path, no_training, capsys):
+    other_name = shutil.copy(old_run.parent / "old.txt", tmp_path / "renamed.txt")
+    alike = ["--data.validation_share=0.05", "--data.test_share=0.01"]  # as its start was split
+    for name, shares in (("other", []), ("alike", alike)):
+        out = ["-o", str(tmp_path / name), *SHORT, *shares]
+        with pytest.raises(Stopped):
+            main(["train", "--from", str(old_run), str(other_name), *out])
+        assert (DOUBT in capsys.readouterr().err) == (name == "other")
 
 
 def refused(arguments, capsys):
