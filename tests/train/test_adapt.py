@@ -28,38 +28,8 @@ from laconic.train.run import Run
 from laconic.train.start import find_start, keep_start
 from laconic.train.worth import break_even, worth_lines
 
-OLD = [
-    "the",
-    "code",
-    "length",
-    "of",
-    "a",
-    "message",
-    "is",
-    "what",
-    "the",
-    "model",
-    "did",
-    "not",
-    "know",
-    "about",
-    "it",
-]
-NEW = [
-    "seven",
-    "purple",
-    "zebras",
-    "quietly",
-    "juggle",
-    "wax",
-    "above",
-    "flat",
-    "green",
-    "boxes",
-    "every",
-    "warm",
-    "night",
-]
+OLD = "the code length of a message is what the model did not know about it"
+NEW = "seven purple zebras quietly juggle wax above flat green boxes every warm night"
 SHORT = ["--training.max_steps=60", "--training.seq_len=32", "--training.batch_size=8"]
 SHORT += ["--training.validations=3", "--training.precision=32-true", "--training.threads=1"]
 SHORT += ["--training.matrix_learning_rate=0.02", "--training.learning_rate=0.01", "--adaptation.anchor=0"]
@@ -67,7 +37,7 @@ SHORT += ["--training.matrix_learning_rate=0.02", "--training.learning_rate=0.01
 
 def text(words, lines=1500, seed=0):
     rng = random.Random(seed)
-    return "\n".join(" ".join(rng.choices(words, k=9)) for _ in range(lines))
+    return "\n".join(" ".join(rng.choices(words.split(), k=9)) for _ in range(lines))
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +124,7 @@ def test_a_start_is_pruned_first_and_its_sparse_checkpoint_works(old_run, new_te
     assert "num_layers 2 becomes 1, num_heads 2 becomes 1, ffn_dim 32 becomes 21" in shown.err
     assert "in its start's place: output and checkpoint" in shown.out
     start, pruned = (FrozenCheckpoint.load(folder) for folder in (old_run / "checkpoint", out / "checkpoint"))
-    changes = {"num_layers": 1, "num_heads": 1, "ffn_dim": 21}
-    assert asdict(pruned.config) == {**asdict(start.config), **changes}
+    assert asdict(pruned.config) == asdict(start.config) | {"num_layers": 1, "num_heads": 1, "ffn_dim": 21}
     assert pruned.size_bytes < start.size_bytes
     assert (pruned.tensors["layers.0.up.weight"] == 0).mean() > 0.49
     report = json.loads((out / "report.json").read_text())
@@ -269,8 +238,7 @@ def no_training(monkeypatch):
 
 def test_passes_and_minutes_bound_the_steps(old_run, new_text, tmp_path, no_training, monkeypatch):
     rest = [word for word in SHORT if "max_steps" not in word]
-    clock = [0.0]
-    step = MuonAdamW.step
+    clock, step = [0.0], MuonAdamW.step
 
     def slow_step(self):
         clock[0] += 0.125 if self.state else 100.0  # the first one does not count
