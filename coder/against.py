@@ -54,13 +54,13 @@ def encode_against(
     best, plain = Segment(RAW, len(data), data), True
     jobs = list[_Job]()
     left = len(data) - sum(copy.length for copy in copies)
-    if 2 * left <= len(data):
-        plain = False
+    if helpful := 2 * left <= len(data):
+        plain = len(data) - left > len(reference.data)  # what repeats the reference repeats itself as well
     elif len(data) >= 2 * SAMPLE:
-        plain = not _helps(data, reference, position, level, report)
-        copies = [] if plain else copies
+        plain = not (helpful := _helps(data, reference, position, level, report))
+        copies = copies if helpful else []
     learned = _learned(len(data), reference, copies, position)
-    if not plain or len(data) < 2 * SAMPLE:
+    if helpful or len(data) < 2 * SAMPLE:
         helps = False if model is None else model_helps(data, model, level, None, _alive(report))
         predictors = [model] * (helps is not False) + [None] * (not helps)
         ways: list[Sequence[Copy]] = [copies]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from .errors import LaconicError
 from .files import Name, PendingFile
 from .pipeline import Job, Part
 from .segment import METHOD_NAMES
@@ -52,7 +51,8 @@ class Manifest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        reason = str(error) if isinstance(error, LaconicError) else "the command was stopped before"
+        failed = isinstance(error, Exception) and str(error)
+        reason = str(error) if failed else "the command was stopped before"
         for name in self._names[len(self._files) :]:
             self.add_failure(name, reason)
         account = {"seconds": round(time.monotonic() - self._begin, 3), "files": self._files}

@@ -59,9 +59,13 @@ def open_reference(given: "Given | Reference | None") -> Reference | None:
         raise LaconicError(f"a reference of type {type(given).__name__}: give bytes, or the path of a file")
     try:
         path = Path(given)
-        if not path.is_file() or path.stat().st_size > MAX_REFERENCE:
-            what = "is too large" if path.is_file() else "is a folder" if path.is_dir() else "does not exist"
-            raise LaconicError(f"the reference {path} {what}: name a file of less than 1 TB")
+        if not path.exists():
+            raise LaconicError(f"the reference {path} does not exist: check the path")
+        if not path.is_file():
+            what = "a folder" if path.is_dir() else "no regular file"
+            raise LaconicError(f"the reference {path} is {what}: name a file, which is read more than once")
+        if path.stat().st_size > MAX_REFERENCE:
+            raise LaconicError(f"the reference {path} is too large: name a file of less than 1 TB")
         return Reference(path.read_bytes())
     except OSError as error:
         raise LaconicError(

@@ -183,7 +183,7 @@ def test_addresses_that_do_not_answer(files, capsys, monkeypatch):
     monkeypatch.setattr(ray, "init", lambda *args, **more: time.sleep(1))
     assert main([*command, "auto"]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("laconic: error: no answer from a Ray cluster at auto (none in 0 seconds): ")
+    assert err.startswith("laconic: error: no answer from a Ray cluster at auto (none in 0 seconds; where")
     assert err.count("\n") == 1
     assert sorted(os.listdir()) == sorted(files)
 

@@ -5,10 +5,11 @@ import difflib
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -69,7 +70,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         parsed = yaml.safe_load(path.read_text())
     except OSError as error:
         raise LaconicError(
-            f"{path}: {error.strerror}; --config takes a file, or one of {', '.join(recipe_names(DOMAINS))}"
+            f"{path}: {error.strerror}; settings of domains are {', '.join(recipe_names(DOMAINS))}"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
@@ -101,15 +102,40 @@ def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def _fault(key: str, value: Any, known: set[str]) -> str | None:
+@cache
+def _nullable() -> dict[str, bool]:
+    """Every setting, and whether null is one of its values."""
+    return flatten(_nullable_of(Recipe))
+
+
+def _nullable_of(section: type[Any]) -> dict[str, Any]:
+    kinds: dict[str, Any] = get_type_hints(section)
+    return {
+        key: _nullable_of(kind)
+        if isinstance(kind, type) and is_dataclass(kind)
+        else NoneType in get_args(kind)
+        for key, kind in kinds.items()
+    }
+
+
+def _fault(key: str, value: Any) -> str | None:
+    known = _nullable()
     if key not in known:
+        if below := [name for name in known if name.startswith(f"{key}.")]:
+            return f"{key} is a section: give settings of it, such as {below[0]}"
         near = difflib.get_close_matches(key, known, n=1)
         return f"{key} is unknown" + (f", did you mean {near[0]}?" if near else "")
+    if value is None and not known[key]:
+        return f"{key} is null: give a value, or leave it out"
     reason = _refusal({key: value})
     if reason is None:
         return None
-    found = re.findall(r"Expected a (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", reason)
-    kinds = [f"one of {choices}" if choices else IN_WORDS.get(kind, kind) for kind, choices in found]
+    found: list[tuple[str, str]] = re.findall(
+        r"Expected a (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", reason
+    )
+    kinds: list[str] = [
+        f"one of {choices}" if choices else IN_WORDS.get(kind, kind) for kind, choices in found
+    ]
     return f"{key} is {value!r}, expected {' or '.join(kinds) or reason[:120]}"
 
 
@@ -143,10 +169,11 @@ def build_recipe(*settings: Mapping[str, Any]) -> Recipe:
     merged: dict[str, Any] = {}
     for each in settings:
         merged |= each
-    known = set(flatten(asdict(Recipe())))
+    known = _nullable()
+    sound = all(key in known and (value is not None or known[key]) for key, value in merged.items())
     faults: list[str] = []
-    if not set(merged) <= known or _refusal(merged) is not None:  # one by one takes seconds
-        faults = [fault for key, value in merged.items() if (fault := _fault(key, value, known))]
+    if not sound or _refusal(merged) is not None:  # one by one takes seconds
+        faults = [fault for key, value in merged.items() if (fault := _fault(key, value))]
     if not faults:
         parsed = _parser().parse_object({"recipe": _nest(merged)})
         recipe: Recipe = _parser().instantiate(parsed).recipe

@@ -39,7 +39,7 @@ class CsvLog(Logger):
         """Append a row; the file is written anew where a name is new."""
         row = {"step": step, **metrics}
         if not set(row) <= set(self._columns):
-            rows = [*_read_rows(self.path), row]
+            rows = [*read_rows(self.path), row]
             write_whole(self.path, as_csv(rows))
             self._columns = list(dict.fromkeys(key for row in rows for key in row))
             return
@@ -55,13 +55,13 @@ def stage_loggers(folder: Path) -> list[Logger]:
 def position(folder: Path) -> dict[str, Any]:
     """How far the logs of a stage are, when they have been flushed: {"rows", "events": {file: bytes}}."""
     files = sorted((folder / EVENTS).glob("events.*"))
-    return {"rows": len(_read_rows(folder / METRICS)), "events": {f.name: f.stat().st_size for f in files}}
+    return {"rows": len(read_rows(folder / METRICS)), "events": {f.name: f.stat().st_size for f in files}}
 
 
 def cut(folder: Path, to: Mapping[str, Any] | None) -> None:
     """Drop what was logged after a `position`, or all of it: those steps are taken, and logged, once more."""
     to = to or {"rows": 0, "events": {}}
-    rows = _read_rows(folder / METRICS)
+    rows = read_rows(folder / METRICS)
     if not to["rows"]:
         (folder / METRICS).unlink(missing_ok=True)
     elif len(rows) > to["rows"]:
@@ -74,7 +74,7 @@ def cut(folder: Path, to: Mapping[str, Any] | None) -> None:
                 events.truncate(to["events"][file.name])
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """What was logged, without what is empty."""
     if not path.is_file():
         return []

@@ -262,7 +262,7 @@ class Recipe:
         if t.threads is not None:
             checks.append(("training.threads", t.threads, 1, 4096))
         found += [
-            f"{name} is {value:g}, allowed are {low:g} to {high:g}"
+            f"{name} is {value:.12g}, allowed are {low:.12g} to {high:.12g}"
             for name, value, low, high in checks
             if not low <= value <= high
         ]

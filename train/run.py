@@ -185,17 +185,7 @@ class Run:
         """
         path = folder / "recipe.yaml"
         if path.is_file():
-            kept = build_recipe(read_yaml(path))
-            if (
-                recipe is not None
-                and _is_begun(folder)
-                and (changed := changed_settings(asdict(kept), asdict(recipe)))
-            ):
-                raise LaconicError(
-                    f"{folder} holds a run of another recipe ({', '.join(changed)}): choose another folder, "
-                    "remove it, or give the settings that it was begun with"
-                )
-            recipe = recipe or kept
+            recipe = recipe or build_recipe(read_yaml(path))
         elif recipe is None:
             raise LaconicError(
                 f"{folder} holds no run: start one with `laconic train` or `laconic tokenizer`"
@@ -203,8 +193,25 @@ class Run:
         elif folder.exists() and not folder.is_dir():
             raise LaconicError(f"{folder} is a file: give a folder to hold the run")
         run = cls(folder, recipe)
+        run.check_recipe()
         run.keep_recipe()
         return run
+
+    def check_recipe(self) -> None:
+        """Refuse a folder in which another recipe has made something.
+
+        Raises:
+            LaconicError: it names the settings that differ, those of the budget apart.
+        """
+        path = self.folder / "recipe.yaml"
+        if not path.is_file() or not _is_begun(self.folder):
+            return
+        kept = build_recipe(read_yaml(path))
+        if changed := changed_settings(asdict(kept), asdict(self.recipe)):
+            raise LaconicError(
+                f"{self.folder} holds a run of another recipe ({', '.join(changed)}): choose another folder, "
+                "remove it, or give the settings that it was begun with"
+            )
 
     def keep_recipe(self) -> None:
         """Write the recipe into the folder, where it is not there already."""

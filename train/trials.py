@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..coder.errors import LaconicError
 from .configuration import flatten, load_recipe, read_overrides
-from .logs import as_csv
+from .logs import as_csv, read_rows
 from .pipeline import prepare
 from .pipeline import run as run_pipeline
 from .recipe import Recipe
@@ -25,7 +25,8 @@ from .teachers import cached_predictions, named_teachers
 from .trainer import Interrupted
 
 Settings = dict[str, Any]
-VALUE = re.compile(r"(?:\{[^}]*\}|\[[^\]]*\]|[^,])+")  # between commas, those in brackets apart
+VALUE = re.compile(r"(?:^|,)((?:\{[^}]*\}|\[[^\]]*\]|[^,])*)")  # between commas, those in brackets apart
+FAULTS = (LaconicError, RuntimeError, MemoryError, OSError)  # what ends a trial, and not the sweep
 FIGURES = (
     "bits_per_byte",  # shipped bytes of text that was kept out of training
     "float_bits_per_byte",
@@ -60,35 +61,47 @@ class Axis:
 def read_axis(text: str) -> Axis:
     """`KEY=A,B,C` or `KEY=LOW..HIGH`; of a section, mappings of its settings: `SECTION={a: 1},{a: 2, b: 3}`.
 
+    What has no number at both ends of `..` is a listed value, such as a path.
+
     Raises:
-        LaconicError: it is neither.
+        LaconicError: it is neither, or a value is empty or named twice.
     """
     key, found, values = text.partition("=")
     if not found or not values:
         raise LaconicError(f"{text!r} is no axis: write KEY=A,B,C or KEY=LOW..HIGH")
-    low, between, high = ("", "", "") if values[0] in "{[" else values.partition("..")
-    parts = [low, high] if between else VALUE.findall(values)
-    read = tuple(read_overrides([f"--{key}={part}"])[key] for part in parts)
-    if between and not (all(isinstance(v, (int, float)) for v in read) and read[0] < read[1]):
-        raise LaconicError(
-            f"{text!r}: {values} is no range, write LOW..HIGH with numbers, the lower one first"
-        )
-    if len(set(map(repr, read))) < len(read):
+
+    def read(parts: list[str]) -> tuple[Any, ...]:
+        return tuple(read_overrides([f"--{key}={part}"])[key] for part in parts)
+
+    ends = read(values.split(".."))
+    if len(ends) == 2 and all(type(end) in (int, float) for end in ends):
+        if not ends[0] < ends[1]:
+            raise LaconicError(f"{text!r}: {values} is no range, write LOW..HIGH, the lower number first")
+        return Axis(key, ends, between=True)
+    parts = VALUE.findall(values)
+    if not all(part.strip() for part in parts):
+        raise LaconicError(f"{text!r} holds an empty value: write '' for empty text, or drop the comma")
+    listed = read(parts)
+    if len(set(map(repr, listed))) < len(listed):
         raise LaconicError(f"{text!r} names a value twice: name each once")
-    return Axis(key, read, bool(between))
+    return Axis(key, listed)
 
 
 def plan_trials(axes: Sequence[Axis], draws: int | None, seed: int) -> list[Settings]:
     """Every combination of the axes' values, or `draws` random ones, none of them twice.
 
     Raises:
-        LaconicError: there is nothing to vary, a range has no draws, or there are fewer combinations.
+        LaconicError: there is nothing to vary, axes overlap, a range has no draws, or there are fewer
+            combinations.
     """
     if not axes:
         raise LaconicError("nothing varies: name what does, such as --over model.d_model=96,128")
     keys = [axis.key for axis in axes]
     if len(set(keys)) < len(keys):
         raise LaconicError(f"--over names a key twice ({', '.join(keys)}): give all of its values at once")
+    for section, key in itertools.permutations(keys, 2):
+        if key.startswith(f"{section}."):
+            raise LaconicError(f"{key} is within {section}, which varies too: give it in the mappings there")
     if draws is None:
         if ranges := [axis.key for axis in axes if axis.between]:
             raise LaconicError(f"{', '.join(ranges)} is a range: say how many trials to draw by --draws N")
@@ -114,68 +127,84 @@ class Sweep:
             base: {"recipe", "config", "settings"}, what all trials have.
 
         Raises:
-            LaconicError: the folder holds another sweep or is part of a source, or a recipe has faults.
+            LaconicError: the folder holds another sweep or is part of a source, or a recipe has faults, or
+                is not the one that a trial was begun with, for the file of `config` has changed since.
         """
         self.folder, self.sources, self.base, self.trials = folder, sources, base, trials
         for source in sources:
             if Path(source).is_dir() and folder.resolve().is_relative_to(Path(source).resolve()):
                 raise LaconicError(f"{folder} is inside {source}, which is read: give a folder outside of it")
-        self.recipes = [self._recipe(trial) for trial in trials]
+        self.runs = [Run(folder / f"{i:03d}", self._recipe(trial)) for i, trial in enumerate(trials)]
         plan = json.dumps({"sources": sources, "base": base, "trials": trials}, indent=1) + "\n"
         path = folder / "sweep.json"
         if path.is_file() and path.read_text() != plan:
             raise LaconicError(f"{folder} holds another sweep: choose another folder, or remove it")
+        for run in self.runs:
+            run.check_recipe()
         write_whole(path, plan)
 
     def _recipe(self, trial: Settings) -> Recipe:
         return load_recipe(self.base["recipe"], self.base["config"], {**self.base["settings"], **trial})
 
     def run(self) -> Iterator[dict[str, Any]]:
-        """Run what is not done yet; yields the row of each trial, and keeps results.csv up to date."""
-        rows: list[dict[str, Any]] = []
-        for number, (trial, recipe) in enumerate(zip(self.trials, self.recipes, strict=True)):
-            row = {"trial": number, **trial, **self._one(number, recipe)}
-            rows.append(row)
-            write_whole(self.folder / "results.csv", as_csv(rows))
-            yield row
+        """Run what is not done yet; yields the row of each trial, and keeps results.csv up to date.
 
-    def _one(self, number: int, recipe: Recipe) -> dict[str, Any]:
-        """The figures of a trial, or why it has none; a trial that failed is tried anew by the next call."""
-        folder = self.folder / f"{number:03d}"
-        run = Run(folder, recipe)
-        began = time.monotonic()
+        A trial that failed is tried anew by the next call.
+        """
+        table = self.folder / "results.csv"
+        before = [row for row in read_rows(table) if row["status"] == "done"]
+        took = {int(row["trial"]): int(row["seconds"]) for row in before if "seconds" in row}
+        done = [number for number, run in enumerate(self.runs) if run.report_file.is_file()]
+        rows = {n: self._row(n, _figures(self.runs[n]), took.get(n)) for n in done}
+        for number, run in enumerate(self.runs):
+            if number not in rows:
+                began = time.monotonic()
+                outcome = self._outcome(run)
+                rows[number] = self._row(number, outcome, round(time.monotonic() - began))
+            write_whole(table, as_csv([rows[n] for n in sorted(rows)]))
+            yield rows[number]
+
+    def _row(self, number: int, outcome: dict[str, Any], seconds: int | None) -> dict[str, Any]:
+        return {"trial": number, **self.trials[number], **outcome, "seconds": seconds}
+
+    def _outcome(self, run: Run) -> dict[str, Any]:
+        """The figures of a trial, which is run, or why it has none."""
         try:
-            if not run.report_file.is_file():
-                self._share_shards(folder, recipe)
-                run_pipeline(self.sources, folder, recipe)
-            report = json.loads(run.report_file.read_text())
+            self._share_shards(run)
+            run_pipeline(self.sources, run.folder, run.recipe)
         except Interrupted:
             raise
-        except LaconicError as error:
-            return {"status": "failed", "fault": str(error), "seconds": round(time.monotonic() - began)}
-        validation = report["validation"]
-        figures = {name: report[name] for name in FIGURES if name in report}
-        figures |= {name: validation[name] for name in FIGURES if name in validation}
-        figures["bits_per_byte"] = validation["coded"]["bits_per_byte"]
-        return {"status": "done", **figures, "seconds": round(time.monotonic() - began)}
+        except FAULTS as error:
+            return {"status": "failed", "fault": " ".join(str(error).split()) or type(error).__name__}
+        return _figures(run)
 
-    def _share_shards(self, folder: Path, recipe: Recipe) -> None:
+    def _share_shards(self, run: Run) -> None:
         """Build tokenizer and shards once for all trials of one way to make them, and link them.
 
         Predictions of teachers that are there already are made here too, within the shards.
         """
-        key = {"tokenizer": asdict(recipe.tokenizer), "data": asdict(recipe.data)}
-        known = [{"tokenizer": asdict(other.tokenizer), "data": asdict(other.data)} for other in self.recipes]
-        shared = self.folder / "corpora" / f"{known.index(key):03d}"
-        prepare(Run.open(shared, recipe_of_corpus(recipe)), self.sources)
-        if recipe.distillation.teachers and not recipe.distillation.teacher_share:
-            corpus = Run(shared, recipe)
+        recipe = recipe_of_corpus(run.recipe)
+        known = [recipe_of_corpus(other.recipe) for other in self.runs]
+        shared = self.folder / "corpora" / f"{known.index(recipe):03d}"
+        prepare(Run.open(shared, recipe), self.sources)
+        if run.recipe.distillation.teachers and not run.recipe.distillation.teacher_share:
+            corpus = Run(shared, run.recipe)
             cached_predictions(corpus, named_teachers(corpus))
-        folder.mkdir(parents=True, exist_ok=True)
+        run.folder.mkdir(parents=True, exist_ok=True)
         for name in ("tokenizer.json", "shards"):
-            link = folder / name
+            link = run.folder / name
             if not link.exists():
                 _link(shared / name, link)
+
+
+def _figures(run: Run) -> dict[str, Any]:
+    """What a trial that is done came to, by its report."""
+    report = json.loads(run.report_file.read_text())
+    validation = report["validation"]
+    figures = {name: report[name] for name in FIGURES if name in report}
+    figures |= {name: validation[name] for name in FIGURES if name in validation}
+    figures["bits_per_byte"] = validation["coded"]["bits_per_byte"]
+    return {"status": "done", **figures}
 
 
 def recipe_of_corpus(recipe: Recipe) -> Recipe:

@@ -68,6 +68,19 @@ def test_what_is_expected_is_said_in_words(key, value, expected):
         build_recipe({key: value})
 
 
+@pytest.mark.parametrize("key", ["training.batch_size", "kind", "data.streaming", "distillation.teachers"])
+def test_null_only_where_it_is_a_value(key):
+    with pytest.raises(LaconicError, match=f"faults: {key} is null: give a value, or leave it out$"):
+        build_recipe({key: None})
+    assert build_recipe({"training.compile": None}).training.compile is None
+
+
+def test_a_section_without_settings(tmp_path):
+    (tmp_path / "blank.yaml").write_text("training:\n")
+    with pytest.raises(LaconicError, match="training is a section: give settings of it, such as training"):
+        load_recipe("nano", str(tmp_path / "blank.yaml"))
+
+
 def test_all_impossible_values_at_once():
     with pytest.raises(LaconicError) as error:
         build_recipe({"model.window": 1000, "training.seq_len": 1, "training.minutes": None})
@@ -84,7 +97,7 @@ def test_settings_must_look_like_settings(words):
 
 
 def test_unreadable_recipes(tmp_path):
-    with pytest.raises(LaconicError, match="a file, or one of chinese"):
+    with pytest.raises(LaconicError, match="settings of domains are chinese"):
         read_yaml(tmp_path / "missing.yaml")
     (tmp_path / "list.yaml").write_text("- a\n")
     with pytest.raises(LaconicError, match="must hold settings"):

@@ -1,5 +1,7 @@
 import csv
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ from laconic.cli import main
 from laconic.coder.errors import LaconicError
 from laconic.data.shards import read_manifest
 from laconic.train import teachers
+from laconic.train import trials as module
 from laconic.train.configuration import load_recipe
 from laconic.train.pipeline import run as run_pipeline
+from laconic.train.run import Run
+from laconic.train.trainer import Interrupted
 from laconic.train.trials import Axis, Sweep, as_csv, pareto_front, plan_trials, read_axis
 
 TINY_SETTINGS = [f"--{key}={'null' if value is None else value}" for key, value in TINY.items()]
@@ -33,6 +38,9 @@ def test_axes_are_read_with_their_types():
     assert read_axis("training.learning_rate=1e-3..0.1") == Axis("training.learning_rate", (1e-3, 0.1), True)
     assert read_axis("model.tied=true,false").values == (True, False)
     assert read_axis("model.ffn=relu2").values == ("relu2",)
+    assert read_axis("tokenizer.source=../a,../b") == Axis("tokenizer.source", ("../a", "../b"))
+    assert read_axis("tokenizer.source=runs/1..2").values == ("runs/1..2",)
+    assert read_axis("tokenizer.source=a,'',null").values == ("a", "", None)
 
 
 def test_an_axis_of_a_section_holds_mappings_and_a_trial_their_settings():
@@ -45,9 +53,22 @@ def test_an_axis_of_a_section_holds_mappings_and_a_trial_their_settings():
     assert trials[4] == {"training.seed": 1, "distillation.teachers": ["../a", "b"], "distillation.top_k": 16}
 
 
-@pytest.mark.parametrize("text", ["model.d_model", "model.d_model=", "a.b=2..1", "a.b=x..y", "a.b=1,1"])
-def test_what_is_no_axis_is_refused(text):
-    with pytest.raises(LaconicError):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model.d_model", "is no axis"),
+        ("model.d_model=", "is no axis"),
+        ("a.b=2..1", "is no range"),
+        ("a.b=1..1", "is no range"),
+        ("a.b=1,1", "names a value twice"),
+        ("a.b=1,,2", "holds an empty value"),
+        ("a.b=96,", "holds an empty value"),
+        ("a.b=, 96", "holds an empty value"),
+        ("a={}, ,{b: 1}", "holds an empty value"),
+    ],
+)
+def test_what_is_no_axis_is_refused(text, message):
+    with pytest.raises(LaconicError, match=message):
         read_axis(text)
 
 
@@ -69,14 +90,17 @@ def test_draws_differ_stay_inside_and_repeat_with_their_seed():
 
 
 def test_plans_that_cannot_be_are_refused():
-    for axes, draws in (
-        ([], None),
-        ([Axis("a.x", (1, 2)), Axis("a.x", (3,))], None),
-        ([Axis("a.x", (1.0, 2.0), True)], None),
-        ([Axis("a.x", (1, 2))], 3),
+    for axes, draws, message in (
+        ([], None, "nothing varies"),
+        ([Axis("a.x", (1, 2)), Axis("a.x", (3,))], None, "names a key twice"),
+        ([Axis("a.x", (1, 2)), Axis("a", ({}, {"x": 3}))], None, "a.x is within a, which varies too"),
+        ([Axis("a", ({}, {"x": 3})), Axis("a.x", (1, 2))], 2, "a.x is within a, which varies too"),
+        ([Axis("a.x", (1.0, 2.0), True)], None, "a.x is a range"),
+        ([Axis("a.x", (1, 2))], 3, "3 draws of 2 combinations"),
     ):
-        with pytest.raises(LaconicError):
+        with pytest.raises(LaconicError, match=message):
             plan_trials(axes, draws, 0)
+    assert len(plan_trials([Axis("a.x", (1, 2)), Axis("a.x_y", (3,))], None, 0)) == 2
 
 
 def test_the_front_is_what_nothing_beats_in_both():
@@ -114,21 +138,86 @@ def test_a_sweep_runs_every_trial_and_goes_on_where_it_stopped(text, tmp_path, c
     assert "holds another sweep" in capsys.readouterr().err
 
 
-def test_a_trial_that_fails_is_a_row_and_the_others_go_on(text, tmp_path, monkeypatch):
-    from laconic.train import trials
+class Pipeline:
+    """In place of training: 7 seconds pass, and there is a report, or the error of the trial's name."""
 
-    def failing(sources, folder, recipe):
-        if folder.name == "000":
-            raise LaconicError("the loss became nan")
-        return original(sources, folder, recipe)
+    def __init__(self) -> None:
+        self.errors, self.clock = {}, 0.0
 
-    original = trials.run_pipeline
-    monkeypatch.setattr(trials, "run_pipeline", failing)
-    base = {"recipe": "nano", "config": None, "settings": {**TINY, "training.max_steps": 3}}
-    axis = [{"model.ffn_dim": 32}, {"model.ffn_dim": 48}]
-    rows = list(Sweep(tmp_path / "out", [str(text)], base, axis).run())
-    assert [row["status"] for row in rows] == ["failed", "done"]
-    assert rows[0]["fault"] == "the loss became nan"
+    def __call__(self, sources, folder, recipe):
+        self.clock += 7
+        Run.open(folder, recipe)
+        (folder / "student").mkdir(exist_ok=True)
+        (folder / "student" / "final.ckpt").touch()
+        if folder.name in self.errors:
+            raise self.errors[folder.name]
+        (folder / "report.json").write_text('{"validation": {"coded": {"bits_per_byte": 2.5}}}')
+
+
+@pytest.fixture
+def pipeline(monkeypatch):
+    stub = Pipeline()
+    monkeypatch.setattr(module, "run_pipeline", stub)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: stub.clock))
+    monkeypatch.setattr(Sweep, "_share_shards", lambda self, run: None)
+    return stub
+
+
+def sweep_of(folder, trials, config=None):
+    """A sweep whose trials are numbered by their seeds."""
+    base = {"recipe": "nano", "config": config, "settings": {}}
+    return Sweep(folder, ["text"], base, [{"training.seed": seed} for seed in range(trials)])
+
+
+def test_a_trial_that_fails_is_a_row_and_the_others_go_on(pipeline, tmp_path):
+    pipeline.errors = {
+        "000": LaconicError("the loss became nan"),
+        "001": RuntimeError("CUDA error:\nlaunch failure"),
+        "002": MemoryError(),
+        "003": OSError(28, "No space left on device"),
+    }
+    rows = list(sweep_of(tmp_path, 5).run())
+    assert [row["status"] for row in rows] == ["failed"] * 4 + ["done"]
+    assert [row["fault"] for row in rows[:4]] == [
+        "the loss became nan",
+        "CUDA error: launch failure",
+        "MemoryError",
+        "[Errno 28] No space left on device",
+    ]
+    pipeline.errors = {}
+    assert [row["status"] for row in sweep_of(tmp_path, 5).run()] == ["done"] * 5
+
+
+def test_a_sweep_that_is_stopped_keeps_the_rows_and_seconds_of_what_is_done(pipeline, tmp_path):
+    def table():
+        rows = csv.DictReader((tmp_path / "results.csv").open())
+        return [(row["trial"], row["bits_per_byte"], row["seconds"]) for row in rows]
+
+    whole = [(str(number), "2.5", "7") for number in range(3)]
+    list(sweep_of(tmp_path, 3).run())
+    assert table() == whole
+    (tmp_path / "001" / "report.json").unlink()
+    for stop in (KeyboardInterrupt(), Interrupted("stopped")):
+        pipeline.errors = {"001": stop}
+        with pytest.raises(type(stop)):
+            list(sweep_of(tmp_path, 3).run())
+        assert table() == [whole[0], whole[2]]
+    pipeline.errors = {}
+    list(sweep_of(tmp_path, 3).run())
+    assert table() == whole
+
+
+def test_a_trial_of_another_recipe_is_refused_where_it_has_begun(pipeline, tmp_path):
+    config, folder = tmp_path / "config.yaml", tmp_path / "out"
+    config.write_text("training: {batch_size: 8}")
+    list(sweep_of(folder, 2, str(config)).run())
+    config.write_text("training: {batch_size: 16}")
+    with pytest.raises(LaconicError, match=r"000 holds a run of another recipe \(training.batch_size\)"):
+        sweep_of(folder, 2, str(config))
+    for name in ("000", "001"):
+        (folder / name / "report.json").unlink()
+        shutil.rmtree(folder / name / "student")  # its recipe.yaml is all that is left
+    assert [row["status"] for row in sweep_of(folder, 2, str(config)).run()] == ["done"] * 2
 
 
 def test_a_faulty_recipe_is_refused_before_anything_runs(text, tmp_path, capsys):
@@ -138,6 +227,7 @@ def test_a_faulty_recipe_is_refused_before_anything_runs(text, tmp_path, capsys)
     assert main(["sweep", str(text), "-o", str(text / "out"), "--over", "model.ffn_dim=64,128"]) == 1
     assert "is inside" in capsys.readouterr().err
     assert main(["sweep", str(text), "-o", "x", "--draws", "0", "--over", "model.ffn_dim=64,128"]) == 1
+    assert "--draws 0: it must be at least 1" in capsys.readouterr().err
     assert command.TAKES_SETTINGS
 
 
