@@ -46,15 +46,16 @@ def prepare(run: Run, sources: list[str]) -> None:
     run.claim(corpus)
     if recipe.data.streaming:
         corpus = corpus.sample(max(recipe.tokenizer.sample_bytes, recipe.data.held_bytes))
-    new = not run.tokenizer_file.is_file()
-    if new and recipe.tokenizer.source is None:
-        fit_tokenizer(run, corpus)
-    elif new:
-        run.take_tokenizer(recipe.tokenizer.source)
+    taken = None
+    if not run.tokenizer_file.is_file():
+        if (taken := recipe.tokenizer.source) is None:
+            fit_tokenizer(run, corpus)
+        else:
+            run.take_tokenizer(taken)
     try:
         named_teachers(run)  # or refuses them before anything is tokenised
     except LaconicError:
-        if new and recipe.tokenizer.source is not None:
+        if taken is not None:
             run.tokenizer_file.unlink()  # what was made of nothing yet does not bind the folder
         raise
     with writing(run.shards):
