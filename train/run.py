@@ -77,9 +77,9 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def _is_begun(folder: Path) -> bool:
-    """Whether a run has made any file; one that failed before may begin anew, otherwise."""
-    settings = (folder / "recipe.yaml", folder / "corpus.json")
-    return any(path.is_file() and path not in settings for path in folder.rglob("*"))
+    """Whether a run has made anything but logs of a tokenizer; one that failed before may begin anew."""
+    nothing = {folder / "recipe.yaml", folder / "corpus.json", folder / "tokenizer"}
+    return any(path.is_file() and nothing.isdisjoint((path, *path.parents)) for path in folder.rglob("*"))
 
 
 def _description(corpus: Corpus) -> dict[str, Any]:
