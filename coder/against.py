@@ -55,7 +55,7 @@ def encode_against(
     jobs = list[_Job]()
     left = len(data) - sum(copy.length for copy in copies)
     if helpful := 2 * left <= len(data):
-        plain = len(data) - left > len(reference.data)  # what repeats the reference repeats itself as well
+        plain = len(data) - left > 2 * _covered(copies)  # what repeats the reference repeats itself as well
     elif len(data) >= 2 * SAMPLE:
         plain = not (helpful := _helps(data, reference, position, level, report))
         copies = copies if helpful else []
@@ -77,6 +77,15 @@ def encode_against(
         if coded is not None and _stored_size(coded) < _stored_size(best):
             best = coded
     return best
+
+
+def _covered(copies: Sequence[Copy]) -> int:
+    """Bytes of the reference that are copied, each counted once."""
+    covered = end = 0
+    for source, length in sorted((copy.source, copy.length) for copy in copies):
+        covered += max(0, source + length - max(source, end))
+        end = max(end, source + length)
+    return covered
 
 
 def _primed(

@@ -183,15 +183,22 @@ class TrainingBatches(IterableDataset[Batch]):
             self._shift = int(generator.integers(self.num_shifts))
             self._order = generator.permutation(self.num_sequences)
             if self.barred is not None:
-                tokens = self.barred[self._shift :][: self._order.size * self.module.seq_len]
-                left = np.flatnonzero(~tokens.reshape(self._order.size, -1).any(axis=1))
-                if not left.size:
-                    raise LaconicError(
-                        f"{self.shard.path} holds no sequence of {self.module.seq_len} tokens without text "
-                        "that is kept out of training: give other old text, or adaptation.replay_share 0"
-                    )
+                left = self._clean(self.barred)
                 self._order = left[self._order % left.size]
             self._pass = number
+
+    def _clean(self, barred: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Sequences without barred tokens at the pass's shift, or at the next that has any."""
+        for _ in range(self.num_shifts):
+            tokens = barred[self._shift :][: self.num_sequences * self.module.seq_len]
+            left = np.flatnonzero(~tokens.reshape(self.num_sequences, -1).any(axis=1))
+            if left.size:
+                return left
+            self._shift = (self._shift + 1) % self.num_shifts
+        raise LaconicError(
+            f"{self.shard.path} holds no sequence of {self.module.seq_len} tokens without text that is kept "
+            "out of training: give other old text, or adaptation.replay_share 0"
+        )
 
 
 class _ValidationBatches(IterableDataset[Batch]):

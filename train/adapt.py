@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from .export import calibration_batches, export
 from .language import LanguageModule, load_language_module
 from .pipeline import prepare
 from .processes import device_type
-from .publish import corpora
+from .publish import STREAM, corpus_of
 from .recipe import Recipe, TrainingRecipe
 from .run import Run, say, write_whole
 from .soundness import check_new_text
@@ -31,7 +32,9 @@ from .start import Start, keep_start
 from .trainer import fit, limited_threads, resolve_precision
 from .worth import measure_worth
 
-DOUBT = "held-out text is of a corpus that the start has learned from: figures are of text that it may know"
+DOUBT = (
+    "held-out text may be of a corpus that the start has learned from: figures are of text that it may know"
+)
 TRIED_STEPS = 3  # for the time that one takes, after a first one that is slower
 
 
@@ -111,20 +114,23 @@ def _module(run: Run, transformer: Transformer, training: TrainingRecipe) -> Lan
 
 
 def _may_know(run: Run, start: Start) -> bool:
-    """Whether the start has learned held-out text: its shards hold some, or it learned from a namesake.
+    """Whether the start may have learned held-out text: its shards hold some, or it learned from a namesake.
 
-    A corpus of the same name and hash was split alike: the same was held out of it.
+    A corpus of the same name and hash was split alike: the same was held out of it. Where all of the start's
+    own text lies in its shards, they decide, and names only of what it learned from before.
     """
+    own, learned = corpus_of(run.shards), start.checkpoint.summary.get("corpora", [])
     if start.old_shards is not None:
-        learned = open_shard(start.old_shards, "train")
-        if found_in(held_out(run.shards), learned).any():
+        if found_in(held_out(run.shards), open_shard(start.old_shards, "train")).any():
             return True
-    own, *_ = corpora(run)
-    names = set(own["source"].split(", "))
-    return any(
-        names & set(other["source"].split(", ")) and other["sha256"] != own["sha256"]
-        for other in start.checkpoint.summary.get("corpora", [])
-    )
+        if corpus_of(start.old_shards) in learned and not learned[0]["source"].endswith(STREAM):
+            learned = [corpus for corpus in learned if corpus != corpus_of(start.old_shards)]
+    names = _names(own)
+    return any(names & _names(other) and other["sha256"] != own["sha256"] for other in learned)
+
+
+def _names(corpus: Mapping[str, Any]) -> set[str]:
+    return set(corpus["source"].removesuffix(STREAM).split(", "))
 
 
 def _old_shards(run: Run, start: Start, replay: list[str]) -> Path | None:

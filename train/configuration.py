@@ -52,10 +52,13 @@ def recipe_names(folder: Path = CONFIGS) -> list[str]:
 
 
 def read_config(config: str | None) -> dict[str, Any]:
-    """The settings of `--config`: a file, or the name of a domain; none for None. Raises LaconicError."""
+    """The settings of `--config`: the name of a domain, or a file; none for None. Raises LaconicError.
+
+    The name goes first, for a corpus may be called like what it is of: ./NAME means the file.
+    """
     if config is None:
         return {}
-    if config in recipe_names(DOMAINS) and not Path(config).is_file():
+    if config in recipe_names(DOMAINS):
         return read_yaml(DOMAINS / f"{config}.yaml")
     return read_yaml(Path(config))
 

@@ -18,6 +18,7 @@ from .prior import MOST_TEXT, with_prior
 from .run import Run, write_whole
 
 SAMPLE_BYTES = 1 << 20
+STREAM = " (a stream; hash of a sample)"  # after the names of such a corpus
 
 Rows = list[tuple[str, str]]
 
@@ -108,13 +109,12 @@ def shipped(folders: list[Path], text: bytes) -> dict[str, Any]:
 
 def corpora(run: Run, start: FrozenCheckpoint | None = None) -> list[dict[str, Any]]:
     """What the model learned from, and what its start did."""
-    learned = (run.shards, run.replay) if run.recipe.replayed else (run.shards,)
-    folders = [folder for folder in learned if folder.is_dir()]
+    folders = [run.shards, *([run.replay] if run.recipe.replayed and run.names_replay else [])]
     old = [] if start is None else start.summary.get("corpora", [])
-    return [*map(_corpus, folders), *old]
+    return [*map(corpus_of, folders), *old]
 
 
-def _corpus(shards: Path) -> dict[str, Any]:
+def corpus_of(shards: Path) -> dict[str, Any]:
     """A corpus with names without the folders that only this machine has; of a stream, what files hold."""
     manifest = read_manifest(shards)
     build, train = manifest["build"], manifest["splits"]["train"]
@@ -122,7 +122,7 @@ def _corpus(shards: Path) -> dict[str, Any]:
     if "sample_bytes" not in build:
         return {"source": source, "bytes": train["bytes"], "sha256": train["sha256"]}
     stored = sum(size for _, size, _ in build["files"])
-    return {"source": f"{source} (a stream; hash of a sample)", "bytes": stored, "sha256": train["sha256"]}
+    return {"source": f"{source}{STREAM}", "bytes": stored, "sha256": train["sha256"]}
 
 
 def _replace(checkpoint: FrozenCheckpoint, folder: Path) -> None:

@@ -3,9 +3,8 @@
 import errno
 import json
 import os
-import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,14 +34,16 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def changed_settings(kept: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Names of the settings that differ, those of the budget apart."""
+def changed_settings(
+    kept: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "", free: Collection[str] = BUDGET
+) -> list[str]:
+    """Names of the settings that differ, but for those that are free to."""
     changed: list[str] = []
     for name in sorted(set(kept) | set(wanted)):
         a, b = kept.get(name), wanted.get(name)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            changed += changed_settings(a, b, f"{prefix}{name}.")
-        elif a != b and name not in BUDGET:
+            changed += changed_settings(a, b, f"{prefix}{name}.", free)
+        elif a != b and name not in free:
             changed.append(prefix + name)
     return changed
 
@@ -135,6 +136,11 @@ class Run:
         return self.folder / "replay.json"
 
     @property
+    def names_replay(self) -> bool:
+        """Whether old text was named, of which `replay` has the shards."""
+        return self.replay_file.is_file() and "sources" in (json.loads(self.replay_file.read_text()) or {})
+
+    @property
     def doubt_file(self) -> Path:
         """Why figures of held-out text may be too good, in one line, where they may."""
         return self.folder / "doubt.txt"
@@ -197,17 +203,20 @@ class Run:
         run.keep_recipe()
         return run
 
-    def check_recipe(self) -> None:
+    def check_recipe(self, free: Collection[str] = BUDGET) -> None:
         """Refuse a folder in which another recipe has made something.
 
+        Args:
+            free: settings that may differ.
+
         Raises:
-            LaconicError: it names the settings that differ, those of the budget apart.
+            LaconicError: it names the others that do.
         """
         path = self.folder / "recipe.yaml"
         if not path.is_file() or not _is_begun(self.folder):
             return
         kept = build_recipe(read_yaml(path))
-        if changed := changed_settings(asdict(kept), asdict(self.recipe)):
+        if changed := changed_settings(asdict(kept), asdict(self.recipe), free=free):
             raise LaconicError(
                 f"{self.folder} holds a run of another recipe ({', '.join(changed)}): choose another folder, "
                 "remove it, or give the settings that it was begun with"
@@ -239,8 +248,7 @@ class Run:
         else:
             description = None if old is None else _description(old)
         begun = (self.folder / "student").is_dir()
-        if self._tie(self.replay_file, description, "other old text (--replay)", begun):
-            shutil.rmtree(self.replay, ignore_errors=True)
+        self._tie(self.replay_file, description, "other old text (--replay)", begun)
 
     def _tie(self, path: Path, description: Any, other: str, begun: bool) -> bool:
         """Keep what the run is tied to; returns whether that is new. Raises LaconicError where it binds."""

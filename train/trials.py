@@ -20,7 +20,7 @@ from .logs import as_csv, read_rows
 from .pipeline import prepare
 from .pipeline import run as run_pipeline
 from .recipe import Recipe
-from .run import Run, write_whole
+from .run import Run, write_whole, writing
 from .teachers import cached_predictions, named_teachers
 from .trainer import Interrupted
 
@@ -140,7 +140,7 @@ class Sweep:
         if path.is_file() and path.read_text() != plan:
             raise LaconicError(f"{folder} holds another sweep: choose another folder, or remove it")
         for run in self.runs:
-            run.check_recipe()
+            run.check_recipe(free=("threads",))
         write_whole(path, plan)
 
     def _recipe(self, trial: Settings) -> Recipe:
@@ -152,7 +152,7 @@ class Sweep:
         A trial that failed is tried anew by the next call.
         """
         table = self.folder / "results.csv"
-        before = [row for row in read_rows(table) if row["status"] == "done"]
+        before = [row for row in read_rows(table) if row.get("status") == "done"]
         took = {int(row["trial"]): int(row["seconds"]) for row in before if "seconds" in row}
         done = [number for number, run in enumerate(self.runs) if run.report_file.is_file()]
         rows = {n: self._row(n, _figures(self.runs[n]), took.get(n)) for n in done}
@@ -161,7 +161,8 @@ class Sweep:
                 began = time.monotonic()
                 outcome = self._outcome(run)
                 rows[number] = self._row(number, outcome, round(time.monotonic() - began))
-            write_whole(table, as_csv([rows[n] for n in sorted(rows)]))
+            with writing(self.folder):
+                write_whole(table, as_csv([rows[n] for n in sorted(rows)]))
             yield rows[number]
 
     def _row(self, number: int, outcome: dict[str, Any], seconds: int | None) -> dict[str, Any]:
@@ -172,7 +173,7 @@ class Sweep:
         try:
             self._share_shards(run)
             run_pipeline(self.sources, run.folder, run.recipe)
-        except Interrupted:
+        except (Interrupted, BrokenPipeError):
             raise
         except FAULTS as error:
             return {"status": "failed", "fault": " ".join(str(error).split()) or type(error).__name__}

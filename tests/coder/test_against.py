@@ -68,9 +68,10 @@ def test_every_level(level, name, model, pair):
     assert segment.method == MIXED or blob[5:18] == Reference(OLD).name
 
 
-def test_a_reference_that_the_data_repeats():
+@pytest.mark.parametrize("reference", [OLD[:600], OLD])
+def test_a_reference_of_which_the_data_repeats_a_part(reference):
     data = (OLD[:600] * 400)[:200_000]
-    assert len(compress(data, reference=OLD[:600])) <= len(compress(data)) + 13
+    assert len(compress(data, reference=reference)) <= len(compress(data)) + 13
 
 
 @settings(max_examples=12, deadline=None)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from laconic.coder.errors import LaconicError
 from laconic.coder.tokenizer import ByteTokenizer
 from laconic.data.corpus import Corpus
+from laconic.data.datamodule import TrainingBatches, open_training
 from laconic.data.replay import ReplayDataModule, found_in, held_out
 from laconic.data.shards import build_shards
 from laconic.models.tokenizer import train_tokenizer
@@ -96,6 +99,28 @@ def test_short_documents_are_found_as_wholes(folders, tokenizer, tmp_path):
     kept_out = held_out(tmp_path / "new-shards")
     found = found_in(kept_out, made["train"])
     assert found.sum() == sum(shard.num_tokens for shard in kept_out) > 3000
+
+
+def test_lines_that_recur_are_no_documents(tokenizer, tmp_path):
+    letters = np.random.default_rng(1).integers(97, 123, (50, 80), dtype=np.uint8)
+    lines = [line.tobytes() + b"\n" for line in letters]
+    for name, seed in (("new", 2), ("old", 3)):
+        drawn = np.random.default_rng(seed).integers(50, size=1000)
+        (tmp_path / name).write_bytes(b"".join(lines[i] for i in drawn))
+        corpus = Corpus([str(tmp_path / name)], max_document_bytes=1000)
+        made = build_shards(corpus, tokenizer, tmp_path / f"{name}-shards", 0.1, 0.0)
+    kept_out = held_out(tmp_path / "new-shards")
+    assert kept_out[0].num_documents
+    assert not found_in(kept_out, made["train"]).any()
+
+
+def test_a_clean_stretch_is_found_at_any_shift(folders):
+    shard = open_training(folders[1], 16)
+    barred = np.ones(shard.num_tokens, dtype=bool)
+    barred[100:116] = False  # fits at one shift of sixteen
+    clean = shard.tokens[100:116].tolist()
+    batches = TrainingBatches(ReplayDataModule(*folders, 3, 16, 8), shard, 3, barred)
+    assert all(row == clean for _, targets in itertools.islice(batches, 200) for row in targets.tolist())
 
 
 def test_old_text_shorter_than_a_sequence_is_refused(folders):

@@ -198,7 +198,8 @@ def test_it_grows_where_the_recipe_asks_for_more(old_run, new_text, tmp_path, ca
     more = [f"--model.num_layers={own.num_layers + 1}"]
     out = tmp_path / "grown"
     namesake = shutil.copy(new_text, tmp_path / "old.txt")  # of what the start learned from
-    assert main(["train", "--from", str(old_run), str(namesake), "-o", str(out), *SHORT, *more]) == 0
+    start = str(old_run / "checkpoint")
+    assert main(["train", "--from", start, str(namesake), "-o", str(out), *SHORT, *more]) == 0
     grown = FrozenCheckpoint.load(out / "checkpoint")
     assert grown.config.num_layers == own.num_layers + 1
     assert grown.summary["doubt"] == DOUBT
@@ -260,8 +261,12 @@ def test_text_that_the_start_has_learned_is_said_to_be(old_run, tmp_path, no_tra
     alike = ["--data.validation_share=0.05", "--data.test_share=0.01"]  # as its start was split
     for name, shares in (("other", []), ("alike", alike)):
         out = ["-o", str(tmp_path / name), *SHORT, *shares]
+        mine = tmp_path / name / "replay" / "mine.txt"  # as of somebody, or of shards that were cut off
+        mine.parent.mkdir(parents=True)
+        mine.touch()
         with pytest.raises(Stopped):
             main(["train", "--from", str(old_run), str(other_name), *out])
+        assert mine.is_file()
         assert (DOUBT in capsys.readouterr().err) == (name == "other")
 
 
@@ -396,4 +401,5 @@ def test_old_text_that_was_left_out_is_in_the_report(tmp_path):
     this.recipe.adaptation.replay_share = 0.0
     assert len(corpora(this)) == 1
     assert _old_shards(this, find_start("english-nano"), []) is None  # nothing has been learned yet
-    assert not this.replay.exists()
+    this.recipe.adaptation.replay_share = 0.25
+    assert len(corpora(this)) == 1
