@@ -207,12 +207,13 @@ def test_a_sweep_that_is_stopped_keeps_the_rows_and_seconds_of_what_is_done(pipe
     assert table() == whole
 
 
-def test_a_trial_of_another_recipe_is_refused_where_it_has_begun(pipeline, tmp_path):
+@pytest.mark.parametrize("setting", ["batch_size", "max_steps"])
+def test_a_trial_of_another_recipe_is_refused_where_it_has_begun(setting, pipeline, tmp_path):
     config, folder = tmp_path / "config.yaml", tmp_path / "out"
-    config.write_text("training: {batch_size: 8}")
+    config.write_text(f"training: {{{setting}: 8}}")
     list(sweep_of(folder, 2, str(config)).run())
-    config.write_text("training: {batch_size: 16}")
-    with pytest.raises(LaconicError, match=r"000 holds a run of another recipe \(training.batch_size\)"):
+    config.write_text(f"training: {{{setting}: 16}}")
+    with pytest.raises(LaconicError, match=rf"000 holds a run of another recipe \(training.{setting}\)"):
         sweep_of(folder, 2, str(config))
     for name in ("000", "001"):
         (folder / name / "report.json").unlink()
