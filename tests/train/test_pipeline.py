@@ -213,6 +213,19 @@ def test_a_run_is_tied_to_its_corpus_and_its_recipe(trained, corpus, tmp_path, c
     assert json.loads((out / "report.json").read_text())["id"] == report["id"]
 
 
+@pytest.mark.parametrize("command", ["pretrain", "distill", "export"])
+@pytest.mark.parametrize(
+    ("key", "value"), [("data.validation_share", 0.001), ("data.streaming", True), ("tokenizer.kind", "unigram")]
+)
+def test_a_stage_alone_does_not_change_what_the_first_one_made(command, key, value, tmp_path, capsys):
+    this = Run(tmp_path / "run", build_recipe(TINY))
+    this.keep_recipe()
+    before = (this.folder / "recipe.yaml").read_text()
+    assert main([command, "-o", str(this.folder), f"--{key}={value}", "--data.skip_unreadable=true"]) == 1
+    assert f"begun with other settings ({key}): leave" in capsys.readouterr().err
+    assert (this.folder / "recipe.yaml").read_text() == before
+
+
 def test_pretraining_a_distilled_student_is_refused(trained, capsys):
     out, _ = trained
     assert main(["pretrain", "-o", str(out), "--training.max_steps=15"]) == 1

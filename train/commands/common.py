@@ -1,15 +1,18 @@
 """Arguments that the training commands share."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ...coder.errors import LaconicError
 from ..configuration import DOMAINS, build_recipe, load_recipe, read_overrides, read_yaml, recipe_names
 from ..recipe import Recipe
-from ..run import Run
+from ..run import Run, changed_settings
 
 SKIPS_SHOWN = 5
 NGRAM = "ngram"  # a kind of model, and its recipe
+OF_STAGES = ("training", "distillation", "ngram")  # sections that a stage run alone may change
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
@@ -70,12 +73,23 @@ def recipe_name(args: argparse.Namespace) -> str:
 
 
 def resume(args: argparse.Namespace) -> Run:
-    """The run in args.out, with settings of this call; the caller keeps them when its stage is done."""
+    """The run in args.out, with settings of this call; the caller keeps them when its stage is done.
+
+    Raises:
+        LaconicError: there is none, or a setting contradicts what the tokenizer's stage has made; what cannot
+            be read may be left out from now on.
+    """
     run = Run.open(args.out, None)
     overrides: dict[str, Any] = read_overrides(args.settings)
     if getattr(args, "minutes", None) is not None:
         overrides |= {"training.minutes": args.minutes, "training.max_steps": None}
-    run.recipe = build_recipe(read_yaml(run.folder / "recipe.yaml"), overrides)
+    kept, run.recipe = run.recipe, build_recipe(read_yaml(run.folder / "recipe.yaml"), overrides)
+    before, now = ({k: v for k, v in asdict(r).items() if k not in OF_STAGES} for r in (kept, run.recipe))
+    if changed := changed_settings(before, now, free=("skip_unreadable",)):
+        raise LaconicError(
+            f"{run.folder} was begun with other settings ({', '.join(changed)}): leave them as they are, or "
+            "begin another run; a stage alone changes those of training, distillation and ngram"
+        )
     return run
 
 
