@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Every trial in order, then the table; 1 where a trial failed."""
     from .train.commands.common import overrides_from, recipe_name
+    from .train.lock import locked
     from .train.trials import Sweep, pareto_front, plan_trials, read_axis
 
     if args.draws is not None and args.draws < 1:
@@ -49,9 +50,11 @@ def run(args: argparse.Namespace) -> int:
     trials = plan_trials([read_axis(text) for text in args.over], args.draws, args.seed)
     base = {"recipe": recipe_name(args), "config": args.config, "settings": settings}
     rows: list[dict[str, Any]] = []
-    for row in Sweep(args.out, args.sources, base, trials).run():
-        rows.append(row)
-        print(f"{row['trial'] + 1} of {len(trials)}: {_describe(row, trials)}", flush=True)
+    sweep = Sweep(args.out, args.sources, base, trials)
+    with locked(args.out):
+        for row in sweep.run():
+            rows.append(row)
+            print(f"{row['trial'] + 1} of {len(trials)}: {_describe(row, trials)}", flush=True)
     done = [row for row in rows if row["status"] == "done"]
     points = [(row["macs_per_byte"], row["bits_per_byte"]) for row in done]
     front = pareto_front(points)

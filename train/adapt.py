@@ -25,6 +25,7 @@ from .language import LanguageModule, load_language_module
 from .pipeline import prepare
 from .processes import device_type
 from .publish import STREAM, corpus_of
+from .rank import require_alone
 from .recipe import Recipe, TrainingRecipe
 from .run import Run, say, write_whole
 from .soundness import check_new_text
@@ -51,6 +52,7 @@ def adapt(start: Start, sources: list[str], replay: list[str], out: Path, recipe
     Raises:
         LaconicError: text or start are unfit, or nothing was gained: no checkpoint is written then.
     """
+    require_alone("train")
     if recipe.training.together:
         raise LaconicError(
             "training.devices and training.strategy are for training anew: --from adapts in one process, "
@@ -61,7 +63,12 @@ def adapt(start: Start, sources: list[str], replay: list[str], out: Path, recipe
             "data.streaming is true, and --from adapts to text that is little: set it to false"
         )
     check_new_text(Corpus(sources, exclude=out, skip_unreadable=recipe.data.skip_unreadable), start)
-    run = Run.open(out, recipe)
+    with Run.open(out, recipe) as run:
+        return _adapted(run, start, sources, replay)
+
+
+def _adapted(run: Run, start: Start, sources: list[str], replay: list[str]) -> dict[str, Any]:
+    recipe = run.recipe
     keep_start(run, start)
     prepare(run, sources)
     if not open_shard(run.shards, "test").num_documents:

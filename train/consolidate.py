@@ -10,7 +10,7 @@ import torch
 
 from ..coder.errors import LaconicError
 from .language import read_training_checkpoint
-from .processes import is_first
+from .rank import is_first
 from .run import Run
 from .saving import damaged, fault, newest_sound, write_checkpoint
 
@@ -52,7 +52,7 @@ def consolidate(folder: Path) -> Path:
     Raises:
         LaconicError: there is none, it is damaged, or it takes DeepSpeed, which is not installed.
     """
-    path = newest_sound(folder / BEST) or newest_sound(folder / LAST)
+    path = newest_sound(folder / BEST, folder / LAST)
     if path is None:
         raise LaconicError(f"{folder} has no checkpoint: this stage was not begun, or ended before its first")
     saved = _of_zero(path) if path.is_dir() else read_training_checkpoint(path)

@@ -16,8 +16,8 @@ from ..data.shards import open_shard
 from ..data.tokenshard import TokenShard
 from ..models.freeze import calibrate, freeze
 from .language import LanguageModule, sha256_of
-from .processes import require_alone
 from .publish import Rows, publish
+from .rank import require_alone
 from .run import Run, writing
 
 CALIBRATION_BATCHES, CALIBRATION_SEQUENCES = 8, 16

@@ -25,7 +25,8 @@ from .distill import DistillationModule
 from .export import export
 from .language import LanguageModule, load_language_module, sha256_of
 from .ngram import train_ngram
-from .processes import check_room, is_first, launch, must_launch, require_alone
+from .processes import check_room, launch, must_launch
+from .rank import is_first, require_alone
 from .recipe import DistillationRecipe, Recipe, TrainingRecipe
 from .run import Run, say, writing
 from .teachers import cached_predictions, find_teachers, named_teachers
@@ -40,7 +41,6 @@ def prepare(run: Run, sources: list[str]) -> None:
 
     Where training reads the corpus as a stream, both are of a sample.
     """
-    require_alone("tokenizer")
     recipe = run.recipe
     corpus = Corpus(sources, exclude=run.folder, skip_unreadable=recipe.data.skip_unreadable)
     run.claim(corpus)
@@ -189,20 +189,24 @@ def run(sources: list[str], out: Path, recipe: Recipe) -> dict[str, Any]:
     check_room(recipe.training)
     _check_taught(recipe.distillation)
     clock = _Clock(recipe.training)
-    this = Run.open(out, recipe)
-    prepare(this, sources)
-    if recipe.kind == "ngram":
-        say("counting n-grams")
-        return train_ngram(this)
-    training, distillation = recipe.training, recipe.distillation
+    with Run.open(out, recipe) as this:
+        prepare(this, sources)
+        if recipe.kind == "ngram":
+            say("counting n-grams")
+            return train_ngram(this)
+        student = _student(this, clock)
+        say("freezing")
+        return export(this, student)
+
+
+def _student(run: Run, clock: _Clock) -> LanguageModule:
+    """The student of a run that is prepared, taught or not."""
+    training, distillation = run.recipe.training, run.recipe.distillation
     share = distillation.teacher_share
     if share:
-        pretrain(
-            this, "teacher", replace(training, minutes=clock.left(share), max_steps=_steps(training, share))
-        )
+        of_teacher = replace(training, minutes=clock.left(share), max_steps=_steps(training, share))
+        pretrain(run, "teacher", of_teacher)
     if distillation.taught and distillation.top_k:
-        _predictions(this, find_teachers(this))
+        _predictions(run, find_teachers(run))
     rest = replace(training, minutes=clock.left(1 - share), max_steps=_steps(training, 1 - share))
-    student = distill(this, rest) if distillation.taught else pretrain(this, "student", rest)
-    say("freezing")
-    return export(this, student)
+    return distill(run, rest) if distillation.taught else pretrain(run, "student", rest)

@@ -1,13 +1,9 @@
-"""Processes that train together: which one this is, whether the machine has room for them, and starting them.
-
-A rank is told its place by the variables that torchrun sets, whoever starts it.
-"""
+"""Processes that train together: whether the machine has room for them, and starting them."""
 
 import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,42 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from ..coder.errors import LaconicError
 from .configuration import dump_recipe
+from .rank import rank_and_world
 from .recipe import TrainingRecipe
 from .run import Run, write_whole
 
-PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 POLL_SECONDS, GRACE_SECONDS = 0.1, 5.0
 PACKAGE = __name__.partition(".train.")[0]
 
 
 class Unanswered(LaconicError):
     """The other ranks did not answer, or ended."""
-
-
-def rank_and_world() -> tuple[int, int] | None:
-    """This process's place among those that were started together; None where it was started alone."""
-    if not all(name in os.environ for name in PLACE):
-        return None
-    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    place = rank_and_world()
-    return place is None or place[0] == 0
-
-
-def require_alone(what: str) -> None:
-    """Raises LaconicError where this process is one of several: `what` is for one."""
-    place = rank_and_world()
-    if place is not None and place[1] > 1:
-        raise LaconicError(
-            f"`laconic {what}` is work for one process, and {place[1]} were started: "
-            "torchrun is for `laconic pretrain` and `laconic distill` (docs/cluster.md)"
-        )
 
 
 def check_room(recipe: TrainingRecipe) -> None:
@@ -138,10 +112,9 @@ def note_of(recipe: Path, rank: int) -> Path:
 @contextmanager
 def _started(command: list[str], logs: list[Path]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """The ranks, which end with the block at the latest."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": len(logs), "GROUP_RANK": 0}
+    meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # on a port that is ours
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": meeting.port, "TORCHELASTIC_USE_AGENT_STORE": True}
+    place |= {"WORLD_SIZE": len(logs), "GROUP_RANK": 0}
     ranks: list[subprocess.Popen[bytes]] = []
     try:
         for rank, log in enumerate(logs):
@@ -205,18 +178,19 @@ def _verdict(
             told[rank] = json.loads(note.read_text())
             with logs[rank].open("a") as log:
                 log.write(told[rank]["trace"])
+    causes: list[tuple[int, str]] = []  # the nearer to 0, the less likely a mere consequence
     for rank, status in failed.items():
-        if rank not in told:
-            how = (
-                f"was ended by {signal.Signals(-status).name}"
-                if status < 0
-                else f"ended with status {status}"
-            )
-            return f"rank {rank} of {len(logs)} {how}, and the others with it; see {logs[rank]}"
-    for kind, what in (("mistake", ": {message}"), ("defect", " failed: {message}; see {log}")):
-        for rank, note in told.items():
-            if note["kind"] == kind:
-                return f"rank {rank} of {len(logs)}" + what.format(message=note["message"], log=logs[rank])
+        who, log, note = f"rank {rank} of {len(logs)}", logs[rank], told.get(rank)
+        if note is None:
+            signalled = f"was ended by {signal.Signals(-status).name}" if status < 0 else None
+            how = signalled or f"ended with status {status}"
+            causes.append((1, f"{who} {how}, and the others with it; see {log}"))
+        elif note["kind"] == "mistake":
+            causes.append((0, f"{who}: {note['message']}"))
+        elif note["kind"] == "defect":
+            causes.append((2, f"{who} failed: {note['message']}; see {log}"))
+    if causes:
+        return min(causes, key=lambda cause: cause[0])[1]
     missing = ", ".join(map(str, silent)) or "some rank"
     return (
         f"rank {missing} of {len(logs)} did not answer within {training.timeout_minutes:g} minutes "

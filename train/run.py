@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from ..coder.tokenizer import ByteTokenizer
 from ..data.corpus import Corpus
 from ..data.shards import read_manifest
 from .configuration import build_recipe, dump_recipe, read_yaml
+from .lock import LOCK, locked
+from .rank import is_first
 from .recipe import Recipe
 
 BUDGET = (
@@ -26,6 +28,7 @@ BUDGET = (
     "timeout_minutes",
     "checkpoint_activations",
 )  # what may change from one call of a run to the next
+RECIPE = "recipe.yaml"
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk says against writing
 
 
@@ -79,8 +82,9 @@ def writing(folder: Path) -> Iterator[None]:
 
 def _is_begun(folder: Path) -> bool:
     """Whether a run has made anything but logs of a tokenizer; one that failed before may begin anew."""
-    nothing = {folder / "recipe.yaml", folder / "corpus.json", folder / "tokenizer"}
-    return any(path.is_file() and nothing.isdisjoint((path, *path.parents)) for path in folder.rglob("*"))
+    nothing = {folder / name for name in (RECIPE, LOCK, "corpus.json", "tokenizer")}
+    made = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".partial")
+    return any(nothing.isdisjoint((path, *path.parents)) for path in made)
 
 
 def _description(corpus: Corpus) -> dict[str, Any]:
@@ -94,6 +98,11 @@ class Run:
 
     folder: Path
     recipe: Recipe
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe, as YAML."""
+        return self.folder / RECIPE
 
     @property
     def tokenizer_file(self) -> Path:
@@ -183,25 +192,29 @@ class Run:
         return ByteTokenizer.load(self.tokenizer_file)
 
     @classmethod
-    def open(cls, folder: Path, recipe: Recipe | None) -> "Run":
-        """The run in a folder, made where it is not; its recipe is kept there, once something has been made.
+    @contextmanager
+    def open(cls, folder: Path, recipe: Recipe | None) -> Iterator["Run"]:
+        """The run in a folder, for the one command that writes there until the block ends.
+
+        A recipe that is given begins a run, or goes on with that of the same recipe, and is kept there. Where
+        processes train together, the first one keeps other commands out, or the one that started them.
 
         Raises:
-            LaconicError: no recipe is given and none is there, or the folder holds another recipe's run.
+            LaconicError: no recipe is given and none is there, the folder holds another recipe's run, or
+                another command is writing there.
         """
-        path = folder / "recipe.yaml"
-        if path.is_file():
-            recipe = recipe or build_recipe(read_yaml(path))
-        elif recipe is None:
+        if folder.exists() and not folder.is_dir():
+            raise LaconicError(f"{folder} is a file: give a folder to hold the run")
+        if recipe is None and not (folder / RECIPE).is_file():
             raise LaconicError(
                 f"{folder} holds no run: start one with `laconic train` or `laconic tokenizer`"
             )
-        elif folder.exists() and not folder.is_dir():
-            raise LaconicError(f"{folder} is a file: give a folder to hold the run")
-        run = cls(folder, recipe)
-        run.check_recipe()
-        run.keep_recipe()
-        return run
+        with locked(folder) if is_first() else nullcontext():
+            run = cls(folder, recipe or build_recipe(read_yaml(folder / RECIPE)))
+            if recipe is not None:
+                run.check_recipe()
+                run.keep_recipe()
+            yield run
 
     def check_recipe(self, free: Collection[str] = BUDGET) -> None:
         """Refuse a folder in which another recipe has made something.
@@ -212,10 +225,9 @@ class Run:
         Raises:
             LaconicError: it names the others that do.
         """
-        path = self.folder / "recipe.yaml"
-        if not path.is_file() or not _is_begun(self.folder):
+        if not self.recipe_file.is_file() or not _is_begun(self.folder):
             return
-        kept = build_recipe(read_yaml(path))
+        kept = build_recipe(read_yaml(self.recipe_file))
         if changed := changed_settings(asdict(kept), asdict(self.recipe), free=free):
             raise LaconicError(
                 f"{self.folder} holds a run of another recipe ({', '.join(changed)}): choose another folder, "
@@ -224,7 +236,7 @@ class Run:
 
     def keep_recipe(self) -> None:
         """Write the recipe into the folder, where it is not there already."""
-        path, text = self.folder / "recipe.yaml", dump_recipe(self.recipe)
+        path, text = self.recipe_file, dump_recipe(self.recipe)
         if not path.is_file() or path.read_text() != text:
             write_whole(path, text)
 

@@ -6,6 +6,7 @@ archives, whose parts carry a CRC-32 that torch.load does not look at.
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import sys
@@ -17,15 +18,16 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from ..coder.errors import LaconicError
-from .processes import is_first
+from .rank import is_first
+
+PARTS = "parts.json"  # of a checkpoint that is a folder
 
 
 def fault(path: Path) -> str | None:
     """What is wrong with a checkpoint, every byte of which is read; None where nothing is."""
-    files = sorted(path.rglob("*.pt")) if path.is_dir() else [path]
-    if not files:
-        return "it is empty"
-    for file in files:
+    if path.is_dir() and (lack := _lack(path)):
+        return lack
+    for file in sorted(path.rglob("*.pt")) if path.is_dir() else [path]:
         try:
             with zipfile.ZipFile(file) as archive:
                 part = archive.testzip()
@@ -33,6 +35,26 @@ def fault(path: Path) -> str | None:
             return str(error) or type(error).__name__
         if part is not None:
             return f"{part} is not what its checksum says"
+    return None
+
+
+def list_parts(folder: Path) -> None:
+    """Note which files a checkpoint's folder has, and how long they are; the last thing to write into it."""
+    parts = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+    (folder / PARTS).write_text(json.dumps(parts, indent=1) + "\n")
+
+
+def _lack(folder: Path) -> str | None:
+    """What of its files a checkpoint's folder has not, or not whole."""
+    try:
+        parts: dict[str, int] = json.loads((folder / PARTS).read_text())
+    except (OSError, ValueError):
+        return f"{PARTS} is missing or damaged"
+    for name, size in parts.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if (there := (folder / name).stat().st_size) != size:
+            return f"{name} has {there:,} bytes of {size:,}"
     return None
 
 
@@ -47,23 +69,25 @@ def one_before(path: Path) -> Path:
     return path.with_name(path.name + ".old")
 
 
-def newest_sound(path: Path) -> Path | None:
-    """The checkpoint of this name, or the one before it where that is damaged; None where neither is there.
+def newest_sound(*names: Path) -> Path | None:
+    """The checkpoint of the first of these names that has a sound one, or the one before it; None for none.
+
+    Says which one it is where another was damaged.
 
     Raises:
         LaconicError: what is there is damaged.
     """
     damage = None
-    for candidate in (path, one_before(path)):
+    for candidate in (path for name in names for path in (name, one_before(name))):
         if candidate.exists():
             reason = fault(candidate)
             if reason is None:
                 if damage and is_first():
-                    print(f"{damage}: going on from {candidate}", file=sys.stderr, flush=True)
+                    print(f"{damage}: using {candidate}", file=sys.stderr, flush=True)
                 return candidate
             damage = damage or f"{candidate} is damaged ({reason})"
     if damage:
-        raise LaconicError(f"{damage}, and none before it is sound: remove it to train this stage again")
+        raise LaconicError(f"{damage}, and no other is sound: remove it to train this stage again")
     return None
 
 

@@ -33,7 +33,7 @@ from torch.distributed.fsdp import (
 from ..coder.errors import LaconicError
 from ..models.transformer import Block
 from .recipe import TrainingRecipe
-from .saving import WholeFiles, settle
+from .saving import WholeFiles, list_parts, settle
 
 BUCKET = 1 << 24  # numbers that ZeRO reduces or gathers at once
 KEPT_WHOLE = 1000  # parameters up to this many numbers are not worth sharding
@@ -208,6 +208,7 @@ class _Zero(DeepSpeedStrategy):
         super().save_checkpoint(checkpoint, partial, storage_options)
         self.barrier()
         if self.is_global_zero:
+            list_parts(partial)
             settle(partial, path)
         self.barrier()
 

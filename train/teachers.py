@@ -17,7 +17,8 @@ from ..models.teaching import mean_log_probs
 from ..models.transformer import Transformer
 from .consolidate import FINAL, is_done
 from .language import load_language_module, sha256_of
-from .processes import device_type, rank_and_world
+from .processes import device_type
+from .rank import rank_and_world
 from .run import Run, say
 from .start import find_start
 from .trainer import limited_threads, resolve_precision

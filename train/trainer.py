@@ -21,7 +21,8 @@ from .consolidate import BEST, FINAL, LAST, consolidate, is_done, read_state
 from .language import LanguageModule
 from .logs import cut, stage_loggers
 from .optimizer import has_bfloat16
-from .processes import Unanswered, check_room, device_type, is_first, rank_and_world
+from .processes import Unanswered, check_room, device_type
+from .rank import is_first, rank_and_world
 from .recipe import DistillationRecipe, TrainingRecipe
 from .run import changed_settings, writing
 from .saving import WholeFiles, newest_sound

@@ -187,10 +187,11 @@ class Sweep:
         recipe = recipe_of_corpus(run.recipe)
         known = [recipe_of_corpus(other.recipe) for other in self.runs]
         shared = self.folder / "corpora" / f"{known.index(recipe):03d}"
-        prepare(Run.open(shared, recipe), self.sources)
-        if run.recipe.distillation.teachers and not run.recipe.distillation.teacher_share:
-            corpus = Run(shared, run.recipe)
-            cached_predictions(corpus, named_teachers(corpus))
+        with Run.open(shared, recipe) as corpus:
+            prepare(corpus, self.sources)
+            if run.recipe.distillation.teachers and not run.recipe.distillation.teacher_share:
+                corpus.recipe = run.recipe
+                cached_predictions(corpus, named_teachers(corpus))
         run.folder.mkdir(parents=True, exist_ok=True)
         for name in ("tokenizer.json", "shards"):
             link = run.folder / name

@@ -136,7 +136,7 @@ def recipe_of(teacher, **distillation):
 def test_cached_predictions_are_those_of_these_teachers_and_this_text(corpus, teacher, tmp_path, monkeypatch):
     monkeypatch.setattr(teachers_module, "CONTEXT", 64)
     monkeypatch.setattr(teachers_module, "STRETCH", 600)
-    this = Run.open(tmp_path / "run", recipe_of(teacher, top_k=5, temperature=2.0))
+    this = Run(tmp_path / "run", recipe_of(teacher, top_k=5, temperature=2.0))
     this.recipe.data.train_share = 0.2
     prepare(this, [str(corpus)])
     shard, teachers = TokenShard.open(shard_path(this.shards, "train")), find_teachers(this)

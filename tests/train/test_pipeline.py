@@ -183,12 +183,17 @@ def test_what_failed_before_anything_was_made_does_not_bind_the_folder(corpus, t
     out = tmp_path / "run"
     broken = tmp_path / "rows.jsonl"
     broken.write_text('{"text": "words"}\n')
-    with pytest.raises(LaconicError, match="column"):
-        prepare(Run.open(out, build_recipe(TINY)), [f"datasets:json:{broken}:words"])
+    with pytest.raises(LaconicError, match="column"), Run.open(out, build_recipe(TINY)) as this:
+        prepare(this, [f"datasets:json:{broken}:words"])
     taught = {"distillation.teachers": ["nobody"], "tokenizer.source": "english-nano"}
-    with pytest.raises(LaconicError, match="no checkpoint 'nobody'"):
-        prepare(Run.open(out, build_recipe(TINY, taught)), [str(corpus)])
-    prepare(Run.open(out, build_recipe(TINY)), [str(corpus)])
+    with (
+        pytest.raises(LaconicError, match="no checkpoint 'nobody'"),
+        Run.open(out, build_recipe(TINY, taught)) as this,
+    ):
+        prepare(this, [str(corpus)])
+    (out / "skipped.json.partial").write_text("{")  # killed while it was written
+    with Run.open(out, build_recipe(TINY)) as this:
+        prepare(this, [str(corpus)])
     assert Run(out, build_recipe(TINY)).tokenizer().vocab_size == TINY["tokenizer.vocab_size"]
 
 
@@ -215,7 +220,8 @@ def test_a_run_is_tied_to_its_corpus_and_its_recipe(trained, corpus, tmp_path, c
 
 @pytest.mark.parametrize("command", ["pretrain", "distill", "export"])
 @pytest.mark.parametrize(
-    ("key", "value"), [("data.validation_share", 0.001), ("data.streaming", True), ("tokenizer.kind", "unigram")]
+    ("key", "value"),
+    [("data.validation_share", 0.001), ("data.streaming", True), ("tokenizer.kind", "unigram")],
 )
 def test_a_stage_alone_does_not_change_what_the_first_one_made(command, key, value, tmp_path, capsys):
     this = Run(tmp_path / "run", build_recipe(TINY))

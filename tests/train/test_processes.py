@@ -11,7 +11,8 @@ from laconic.cli import main
 from laconic.coder.errors import LaconicError
 from laconic.train import processes
 from laconic.train.configuration import build_recipe
-from laconic.train.processes import check_room, require_alone
+from laconic.train.processes import check_room
+from laconic.train.rank import require_alone
 from laconic.train.recipe import TrainingRecipe
 
 ADAMW = {"training.optimizer": "adamw"}
@@ -97,12 +98,16 @@ def test_a_rank_that_dies_ends_the_others(tmp_path, monkeypatch):
     assert _ranks(tmp_path, monkeypatch, "time.sleep(60)", killed, deaf) == ({1: -9}, [0, 2])
     assert _ranks(tmp_path, monkeypatch, "pass", "print(os.environ['WORLD_SIZE'])") == ({}, [])
     assert (tmp_path / "rank-1.log").read_text() == "2\n"
+    meet = "import socket; socket.create_connection(('127.0.0.1', int(os.environ['MASTER_PORT'])))"
+    assert _ranks(tmp_path, monkeypatch, meet, meet) == ({}, [])
 
 
 @pytest.mark.parametrize(
     ("notes", "failed", "silent", "words"),
     [
         ({0: "unanswered"}, {0: 1, 1: -9}, [], "rank 1 of 3 was ended by SIGKILL, and the others with it"),
+        ({2: "mistake"}, {1: -6, 2: 1}, [], "rank 2 of 3: mistake of 2"),
+        ({0: "defect"}, {0: 1, 1: -9}, [], "rank 1 of 3 was ended by SIGKILL"),
         ({0: "unanswered", 2: "mistake"}, {0: 1, 2: 1}, [1], "rank 2 of 3: mistake of 2"),
         ({0: "unanswered", 1: "defect"}, {0: 1, 1: 1}, [2], "rank 1 of 3 failed: defect of 1; see"),
         (

@@ -9,7 +9,7 @@ import torch
 from laconic.coder.errors import LaconicError
 from laconic.train.logs import CsvLog, cut, position
 from laconic.train.run import writing
-from laconic.train.saving import fault, newest_sound, one_before, write_checkpoint
+from laconic.train.saving import fault, list_parts, newest_sound, one_before, settle, write_checkpoint
 
 
 def content(number: int) -> dict:
@@ -68,7 +68,7 @@ def test_the_one_before_takes_the_place_of_a_damaged_one(damage, last, capsys):
     assert newest_sound(last) == one_before(last)
     said = capsys.readouterr().err
     assert said.startswith(f"{last} is damaged (")
-    assert said.endswith(f"): going on from {one_before(last)}\n")
+    assert said.endswith(f"): using {one_before(last)}\n")
     assert said.count("\n") == 1
     write_checkpoint(content(4), last)  # the damaged one does not take the place of the sound one
     assert [number_of(path) for path in (last, one_before(last))] == [4, 2]
@@ -80,11 +80,35 @@ def test_one_that_was_being_renamed_is_there_under_the_other_name(last, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_two_damaged_ones_are_an_error(last):
+def test_two_damaged_ones_leave_another_name_or_are_an_error(last, capsys):
     for path in (last, one_before(last)):
         path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(LaconicError, match=r"last.ckpt is damaged .*none before it is sound"):
+    with pytest.raises(LaconicError, match=r"last.ckpt is damaged .*no other is sound"):
         newest_sound(last)
+    other = last.with_name("other.ckpt")
+    write_checkpoint(content(4), other)
+    assert newest_sound(last, other) == other
+    said = capsys.readouterr().err
+    assert said.startswith(f"{last} is damaged (")
+    assert said.endswith(f"): using {other}\n")
+
+
+def test_a_folder_without_one_of_its_parts_is_damaged(tmp_path, capsys):
+    last = tmp_path / "last.ckpt"
+    for number in (1, 2):
+        partial = tmp_path / "last.ckpt.partial"
+        (partial / "checkpoint").mkdir(parents=True)
+        for rank in (0, 1):
+            torch.save(content(number), partial / "checkpoint" / f"rank_{rank}.pt")
+        list_parts(partial)
+        settle(partial, last)
+    assert newest_sound(last) == last
+    part = last / "checkpoint" / "rank_0.pt"
+    torch.save(content(3)["weights"], part)
+    assert "rank_0.pt has" in (fault(last) or "")
+    part.unlink()
+    assert newest_sound(last) == one_before(last)
+    assert "rank_0.pt is missing): using" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="has no device that is always full")

@@ -23,8 +23,8 @@ STREAMED = {**TINY, "data.streaming": True, "data.shuffle_bytes": 20_000, "data.
 
 
 def _prepared(folder, sources, **changes):
-    this = Run.open(folder, load_recipe("nano", None, {**STREAMED, **changes}))
-    prepare(this, sources)
+    with Run.open(folder, load_recipe("nano", None, {**STREAMED, **changes})) as this:
+        prepare(this, sources)
     return this
 
 

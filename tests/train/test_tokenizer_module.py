@@ -87,7 +87,7 @@ def test_a_stage_leaves_the_tokenizer_and_its_logs(corpus, tmp_path, capsys):
     recipe = Recipe(
         data=DataRecipe(validation_share=0.1), tokenizer=TokenizerRecipe(vocab_size=400, sample_bytes=60_000)
     )
-    run = Run.open(tmp_path / "run", recipe)
+    run = Run(tmp_path / "run", recipe)
     tokenizer = fit_tokenizer(run, corpus)
     assert ByteTokenizer.load(run.tokenizer_file).to_json() == tokenizer.to_json()
     metrics = "".join(path.read_text() for path in (tmp_path / "run").rglob("metrics.csv"))

@@ -146,7 +146,7 @@ class Pipeline:
 
     def __call__(self, sources, folder, recipe):
         self.clock += 7
-        Run.open(folder, recipe)
+        Run(folder, recipe).keep_recipe()
         (folder / "student").mkdir(exist_ok=True)
         (folder / "student" / "final.ckpt").touch()
         if folder.name in self.errors:

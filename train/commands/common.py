@@ -1,6 +1,8 @@
 """Arguments that the training commands share."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,25 +74,26 @@ def recipe_name(args: argparse.Namespace) -> str:
     return NGRAM if args.model == NGRAM else args.tier or "nano"
 
 
-def resume(args: argparse.Namespace) -> Run:
+@contextmanager
+def resumed(args: argparse.Namespace) -> Iterator[Run]:
     """The run in args.out, with settings of this call; the caller keeps them when its stage is done.
 
     Raises:
         LaconicError: there is none, or a setting contradicts what the tokenizer's stage has made; what cannot
             be read may be left out from now on.
     """
-    run = Run.open(args.out, None)
     overrides: dict[str, Any] = read_overrides(args.settings)
     if getattr(args, "minutes", None) is not None:
         overrides |= {"training.minutes": args.minutes, "training.max_steps": None}
-    kept, run.recipe = run.recipe, build_recipe(read_yaml(run.folder / "recipe.yaml"), overrides)
-    before, now = ({k: v for k, v in asdict(r).items() if k not in OF_STAGES} for r in (kept, run.recipe))
-    if changed := changed_settings(before, now, free=("skip_unreadable",)):
-        raise LaconicError(
-            f"{run.folder} was begun with other settings ({', '.join(changed)}): leave them as they are, or "
-            "begin another run; a stage alone changes those of training, distillation and ngram"
-        )
-    return run
+    with Run.open(args.out, None) as run:
+        kept, run.recipe = run.recipe, build_recipe(read_yaml(run.recipe_file), overrides)
+        before, now = ({k: v for k, v in asdict(r).items() if k not in OF_STAGES} for r in (kept, run.recipe))
+        if changed := changed_settings(before, now, free=("skip_unreadable",)):
+            raise LaconicError(
+                f"{run.folder} was begun with other settings ({', '.join(changed)}): leave them as they are, "
+                "or begin another run; a stage alone changes those of training, distillation and ngram"
+            )
+        yield run
 
 
 def print_report(report: dict[str, Any], run_folder: Path) -> None:

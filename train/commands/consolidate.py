@@ -18,7 +18,8 @@ def run(args: argparse.Namespace) -> int:
     from ..consolidate import end_stage
     from ..run import Run
 
-    path, steps = end_stage(Run.open(args.out, None), args.stage)
+    with Run.open(args.out, None) as this:
+        path, steps = end_stage(this, args.stage)
     print(f"{args.stage:<12} {path}  ({steps:,} steps)")
     print(f"next: laconic {'distill' if args.stage == 'teacher' else 'export'} -o {args.out}")
     return 0

@@ -3,7 +3,8 @@
 import argparse
 
 from ...coder.errors import LaconicError
-from .common import add_run, resume
+from ..rank import is_first
+from .common import add_run, resumed
 
 TAKES_SETTINGS = True  # cli.py hands --section.key VALUE over as args.settings
 
@@ -21,21 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train the student."""
-    this = resume(args)
     from ..pipeline import distill
-    from ..processes import is_first
+    from ..teachers import cached_predictions, find_teachers
 
-    if args.cache:
-        from ..teachers import cached_predictions, find_teachers
-
-        if cached_predictions(this, find_teachers(this)) is None:
-            raise LaconicError("distillation.top_k is 0, so that nothing is cached: give it, such as 16")
+    with resumed(args) as this:
+        if args.cache:
+            if cached_predictions(this, find_teachers(this)) is None:
+                raise LaconicError("distillation.top_k is 0, so that nothing is cached: give it, such as 16")
+            this.keep_recipe()
+            return 0
+        module = distill(this, this.recipe.training)
+        if not is_first():
+            return 0
         this.keep_recipe()
-        return 0
-    module = distill(this, this.recipe.training)
-    if not is_first():
-        return 0
-    this.keep_recipe()
     print(f"student      {this.stage('student') / 'final.ckpt'}  ({module.tokens_seen:,} tokens seen)")
     print(f"next: laconic export -o {args.out}")
     return 0

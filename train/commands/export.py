@@ -1,9 +1,11 @@
 """`laconic export`: freeze the student of a run, or its n-grams, into a checkpoint folder, and measure it."""
 
 import argparse
+from typing import Any
 
 from ...coder.errors import LaconicError
-from .common import NGRAM, add_run, print_report, resume
+from ..run import Run
+from .common import NGRAM, add_run, print_report, resumed
 
 TAKES_SETTINGS = True  # cli.py hands --section.key VALUE over as args.settings
 
@@ -15,19 +17,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Freeze and report."""
-    this = resume(args)
-    if this.recipe.kind == NGRAM:
-        from ..ngram import train_ngram
+    with resumed(args) as this:
+        if this.recipe.kind == NGRAM:
+            from ..ngram import train_ngram
 
-        report = train_ngram(this)
-        this.keep_recipe()
-        print_report(report, args.out)
-        return 0
-    path = this.stage("student") / "final.ckpt"
+            report = train_ngram(this)
+            this.keep_recipe()
+        else:
+            report = _export(this)
+    print_report(report, args.out)
+    return 0
+
+
+def _export(run: Run) -> dict[str, Any]:
+    path = run.stage("student") / "final.ckpt"
     if not path.is_file():
-        raise LaconicError(f"{args.out} has no trained student: run `laconic pretrain -o {args.out}` first")
+        raise LaconicError(
+            f"{run.folder} has no trained student: run `laconic pretrain -o {run.folder}` first"
+        )
     from ..export import export
     from ..language import load_language_module
 
-    print_report(export(this, load_language_module(path)), args.out)
-    return 0
+    return export(run, load_language_module(path))

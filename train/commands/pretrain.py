@@ -2,7 +2,8 @@
 
 import argparse
 
-from .common import add_run, resume
+from ..rank import is_first
+from .common import add_run, resumed
 
 TAKES_SETTINGS = True  # cli.py hands --section.key VALUE over as args.settings
 
@@ -18,14 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train one model on the run's shards."""
-    this = resume(args)
     from ..pipeline import pretrain
-    from ..processes import is_first
 
-    module = pretrain(this, args.stage, this.recipe.training)
-    if not is_first():
-        return 0
-    this.keep_recipe()
+    with resumed(args) as this:
+        module = pretrain(this, args.stage, this.recipe.training)
+        if not is_first():
+            return 0
+        this.keep_recipe()
     print(f"{args.stage:<12} {this.stage(args.stage) / 'final.ckpt'}  ({module.tokens_seen:,} tokens seen)")
     after = "distill" if args.stage == "teacher" else "export"
     print(f"next: laconic {after} -o {args.out}")

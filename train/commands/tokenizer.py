@@ -2,6 +2,7 @@
 
 import argparse
 
+from ..rank import require_alone
 from .common import NGRAM, add_recipe, add_run, add_sources, recipe_from
 
 TAKES_SETTINGS = True  # cli.py hands --section.key VALUE over as args.settings
@@ -20,9 +21,10 @@ def run(args: argparse.Namespace) -> int:
     from ..pipeline import prepare
     from ..run import Run
 
-    this = Run.open(args.out, recipe)
-    prepare(this, args.sources)
-    tokenizer = this.tokenizer()
+    require_alone("tokenizer")
+    with Run.open(args.out, recipe) as this:
+        prepare(this, args.sources)
+        tokenizer = this.tokenizer()
     print(f"tokenizer    {this.tokenizer_file}  ({tokenizer.kind}, {tokenizer.vocab_size:,} tokens)")
     print(f"next: laconic {'export' if recipe.kind == NGRAM else 'pretrain'} -o {args.out}")
     return 0
