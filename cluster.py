@@ -54,9 +54,10 @@ class Worker:
         self._encoder: Encoder | None = None
         self._signs, self._part = 0, 0.0
 
-    def hello(self) -> tuple[str, str, int]:
-        """What decides about bytes here, the machine's name, and the process."""
-        return software(), platform.node(), os.getpid()
+    def hello(self) -> tuple[str, str, int, str]:
+        """What decides about bytes here, the machine's name, the process, and Ray's name of the machine."""
+        ray: Any = import_module("ray")
+        return software(), platform.node(), os.getpid(), ray.get_runtime_context().get_node_id()
 
     def load(
         self,
@@ -100,6 +101,7 @@ class _Place:
         self.begun = 0.0  # when its process was asked for
         self.loaded = False
         self.failures = 0  # to start or load, since one was loaded
+        self.home: str | None = None  # Ray's name of the machine where it got ready
         self.node, self.process = "a machine that has not answered", 0
 
 
@@ -244,6 +246,7 @@ class Cluster:
     def _failed(self, place: _Place, why: object) -> None:
         """A worker did not get ready: give its place up if that is so again and again."""
         self._kill(place)
+        place.home = None
         place.failures += 1
         if place.failures >= ATTEMPTS:
             with self._changed:
@@ -253,17 +256,23 @@ class Cluster:
                 warnings.warn(f"{self._why}; the other workers go on without it", stacklevel=2)
 
     def _begin(self, place: _Place) -> None:
-        place.worker, place.begun = self._actor.remote(), time.monotonic()
+        """Ask for a process; where one died, on the same machine: an idle one may be idle for it is bad."""
+        actor = self._actor
+        if place.home is not None:
+            on = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(place.home, soft=True)
+            actor = actor.options(scheduling_strategy=on)
+        place.worker, place.begun = actor.remote(), time.monotonic()
 
     def _greet(self, place: _Place, report: Report) -> None:
         hello = self._wait(place, place.worker.hello.remote(), report, place.begun + START_SECONDS)
-        theirs, place.node, place.process = hello
+        theirs, place.node, place.process, *more = hello  # another laconic may tell less
         if theirs != software():
             self._kill(place)
             raise LaconicError(
                 f"{place.node} has {theirs}, and here is {software()}, so that bytes may differ: install the "
                 "same on every machine"
             )
+        (place.home,) = more
 
     def _wait(self, place: _Place, call: Any, report: Report, until: float | None = None) -> Any:
         """What a worker's method returns.

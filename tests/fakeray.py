@@ -1,10 +1,11 @@
 """A stub of Ray in this process: its failures at will, and in no time.
 
-Actors are objects, and each call of theirs a thread. An actor takes a core of the first machine that has one
-free, as `machine`, and waits until there is one.
+Actors are objects, and each call of theirs a thread. An actor waits for a core of the machine that it is
+bound to, or of the first one that has one free; it finds the machine's name in `machine`.
 """
 
 import threading
+import time
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
@@ -29,7 +30,8 @@ class Died(BaseException):
 
 
 class Actor:
-    def __init__(self, kind, release):
+    def __init__(self, kind, home, release):
+        self.home = home
         self._kind, self._release = kind, release
         self._object, self._calls = None, []
         self._placed, self._dead = threading.Event(), False
@@ -38,6 +40,7 @@ class Actor:
         return SimpleNamespace(remote=partial(self._call, name))
 
     def start(self, machine):
+        time.sleep(0.02)  # actors that are asked for at the same time are spread
         self._object = object.__new__(self._kind)
         self._object.machine = machine
         try:
@@ -79,6 +82,9 @@ class Ray:
     """What `import ray` would give, with `machines` as names and free cores; others use `taken` cores."""
 
     exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+    util = SimpleNamespace(
+        scheduling_strategies=SimpleNamespace(NodeAffinitySchedulingStrategy=lambda name, soft: name)
+    )
 
     def __init__(self, machines, taken=0):
         self._free, self._taken = dict(machines), taken
@@ -114,13 +120,14 @@ class Ray:
         actor.die()
 
     def remote(self, **options):
-        def make(kind):
-            return SimpleNamespace(remote=partial(self._begin, kind))
+        def make(kind, scheduling_strategy=None):
+            begin = partial(self._begin, kind, scheduling_strategy)
+            return SimpleNamespace(remote=begin, options=partial(make, kind))
 
         return make
 
-    def _begin(self, kind):
-        actor = Actor(kind, self._release)
+    def _begin(self, kind, home):
+        actor = Actor(kind, home, self._release)
         with self._lock:
             self._waiting.append(actor)
             self._place()
@@ -135,11 +142,14 @@ class Ray:
             self._place()
 
     def _place(self):
-        while self._waiting and (machine := next((name for name, n in self._free.items() if n), None)):
-            actor = self._waiting.pop(0)
-            self._free[machine] -= 1
-            self._homes[actor] = machine
-            actor.start(machine)
+        for actor in self._waiting.copy():
+            wanted = self._free if actor.home is None else [actor.home]
+            machine = next((name for name in wanted if self._free[name]), None)
+            if machine is not None:
+                self._waiting.remove(actor)
+                self._free[machine] -= 1
+                self._homes[actor] = machine
+                threading.Thread(target=actor.start, args=(machine,), daemon=True).start()
 
 
 def get(value):

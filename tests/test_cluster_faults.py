@@ -27,7 +27,7 @@ class Worker(cluster.Worker):
     machine = ""  # the stub says
 
     def hello(self):
-        return cluster.software(), self.machine, 1
+        return cluster.software(), self.machine, 1, self.machine
 
     def encode(self, position, data):
         time.sleep(0.01)  # the other machines come in between
@@ -121,8 +121,25 @@ def test_a_machine_that_codes_nothing_fails_no_file(ray, fault):
     assert {part.coded.retries for part in job.parts} == {0, 1}
 
 
+def test_workers_that_die_do_not_end_up_on_a_bad_machine(ray):
+    """It has a free core, for nothing runs there."""
+    met = []
+
+    class Dying(worker("load", raising(Died()))):
+        def encode(self, position, data):
+            met.append(position)
+            if met.count(position) == 1:
+                raise Died
+            return super().encode(position, data)
+
+    ray({"bad": 1, "good": 1}, Dying)
+    with pytest.warns(UserWarning, match="the worker on bad was lost"):
+        job, places, same = compress()
+    assert (job.error, places, same, retries(job)) == (None, 1, True, 10)
+
+
 def test_a_worker_that_hangs_is_replaced(ray, monkeypatch):
-    monkeypatch.setattr(cluster, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(cluster, "SILENT_SECONDS", 1.0)
     ray({"bad": 1, "good": 1}, worker("encode", hanging))
     job, places, same = compress(size=5000)
     assert (job.error, places, same, retries(job), nodes(job)) == (None, 2, True, 1, {"good"})
@@ -136,7 +153,7 @@ def test_a_worker_that_is_replaced_has_the_same_software(ray):
         def hello(self):
             met.append(self.machine)
             theirs = "laconic 0123" if met.count("bad") > 1 else cluster.software()
-            return theirs, self.machine, 1
+            return theirs, self.machine, 1, self.machine
 
         def encode(self, position, data):
             if self.machine == "bad":
@@ -150,9 +167,9 @@ def test_a_worker_that_is_replaced_has_the_same_software(ray):
 
 
 def test_places_for_which_there_is_no_room_are_given_up(ray, monkeypatch):
-    monkeypatch.setattr(cluster, "START_SECONDS", 0.1)
+    monkeypatch.setattr(cluster, "START_SECONDS", 1.0)
     ray({"good": 1}, taken=3)
-    with pytest.warns(UserWarning, match=r"has not answered did not start within 0 seconds; the other"):
+    with pytest.warns(UserWarning, match=r"has not answered did not start within 1 seconds; the other"):
         job, places, same = compress(threads=3)
     assert (job.error, places, same, retries(job)) == (None, 1, True, 0)
 
@@ -170,11 +187,11 @@ def files(tmp_path, monkeypatch):
     [
         ("load", raising(Died()), "the worker on bad was lost: Its process was lost."),
         ("load", raising(LaconicError("no engine")), "the worker on bad cannot be used: no engine"),
-        ("hello", hanging, "the worker on a machine that has not answered did not start within 0 seconds"),
+        ("hello", hanging, "the worker on a machine that has not answered did not start within 1 seconds"),
     ],
 )
 def test_no_worker_at_all(ray, files, capsys, monkeypatch, method, fault, why):
-    monkeypatch.setattr(cluster, "START_SECONDS", 0.1)
+    monkeypatch.setattr(cluster, "START_SECONDS", 1.0)
     ray({"bad": 2}, worker(method, fault))
     assert main(files) == 1
     err = capsys.readouterr().err
