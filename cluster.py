@@ -44,7 +44,7 @@ POLL_SECONDS = 0.5
 
 
 class _Lost(Exception):
-    """A worker died, failed, hung or did not start, and nothing is left of it; why, in one line."""
+    """A worker died, failed, hung or did not start; why, in one line. Nothing is to be left of it."""
 
 
 class Worker:
@@ -166,6 +166,7 @@ class Cluster:
                     coded: Coded = self._wait(place, place.worker.encode.remote(position, data), report)
                     return coded._replace(retries=len(reasons))
             except _Lost as why:
+                self._kill(place)
                 reasons.append(f"the worker on {place.node} {why}")
                 shunned.add(place.node)
             finally:
@@ -267,7 +268,6 @@ class Cluster:
         hello = self._wait(place, place.worker.hello.remote(), report, place.begun + START_SECONDS)
         theirs, place.node, place.process, *more = hello  # another laconic may tell less
         if theirs != software():
-            self._kill(place)
             raise LaconicError(
                 f"{place.node} has {theirs}, and here is {software()}, so that bytes may differ: install the "
                 "same on every machine"
@@ -295,20 +295,16 @@ class Cluster:
                 report(part)
                 now = time.monotonic()
                 if until is not None and now > until:
-                    self._kill(place)
                     place.failures = ATTEMPTS
                     raise _Lost(f"did not start within {START_SECONDS:.0f} seconds")
                 if until is None and now > heard + SILENT_SECONDS:
-                    self._kill(place)
                     raise _Lost(f"showed no sign of life for {SILENT_SECONDS:.0f} seconds")
             return self._ray.get(call)
         except errors.RayTaskError as error:
             if isinstance(error.cause, LaconicError):
                 raise error.cause from None
-            self._kill(place)
             raise _Lost(f"failed with {type(error.cause).__name__}: {error.cause}") from None
         except errors.RayError as error:
-            self._kill(place)
             last = str(error).strip().rpartition("\n")[2]
             raise _Lost(f"was lost: {last.strip()}") from None
 

@@ -114,7 +114,7 @@ def by_value(worker):
     return worker
 
 
-def test_a_machine_that_loads_no_worker_costs_no_segment(machines, address, monkeypatch):
+def test_a_machine_that_loads_no_worker_costs_no_segment(machines, address, monkeypatch, recwarn):
     (bad,) = (node.node_id for node in machines.worker_nodes)
 
     @by_value
@@ -127,10 +127,12 @@ def test_a_machine_that_loads_no_worker_costs_no_segment(machines, address, monk
     monkeypatch.setattr(cluster, "Worker", Failing)
     local, data = Encoder(None, level=1), text(40_000)
     compress_stream(io.BytesIO(data), expected := io.BytesIO(), local, 1000)
-    with Cluster(address, local, None, 40) as workers, pytest.warns(UserWarning, match="was lost: "):
+    with Cluster(address, local, None, 40) as workers:
         job = Job("", nullcontext((io.BytesIO(data), target := io.BytesIO())))
         assert list(compress_files([job], lambda: workers, 1000, Progress("", None, False))) == [job]
         assert len(workers.places) == 1
+    (warning,) = recwarn
+    assert " was lost: " in str(warning.message)
     assert sum(part.coded.retries for part in job.parts) == 0
     assert target.getvalue() == expected.getvalue()
 

@@ -134,8 +134,30 @@ def test_workers_that_die_do_not_end_up_on_a_bad_machine(ray):
 
     ray({"bad": 1, "good": 1}, Dying)
     with pytest.warns(UserWarning, match="the worker on bad was lost"):
-        job, places, same = compress()
-    assert (job.error, places, same, retries(job)) == (None, 1, True, 10)
+        job, places, same = compress(size=2500)
+    assert (job.error, places, same, retries(job)) == (None, 1, True, 4)
+
+
+def test_a_machine_on_which_every_other_start_fails_is_kept(ray):
+    """Failures count in a row."""
+    loads, met = [], []
+
+    class Moody(Worker):
+        def load(self, *given):
+            loads.append(None)
+            if len(loads) % 2:
+                raise Died
+            super().load(*given)
+
+        def encode(self, position, data):
+            met.append(position)
+            if met.count(position) == 1:
+                raise Died
+            return super().encode(position, data)
+
+    ray({"one": 1}, Moody)
+    job, places, same = compress(threads=1, size=5000)
+    assert (job.error, places, same, retries(job), len(loads)) == (None, 1, True, 2, 6)
 
 
 def test_a_worker_that_hangs_is_replaced(ray, monkeypatch):
@@ -170,8 +192,9 @@ def test_places_for_which_there_is_no_room_are_given_up(ray, monkeypatch):
     monkeypatch.setattr(cluster, "START_SECONDS", 1.0)
     ray({"good": 1}, taken=3)
     with pytest.warns(UserWarning, match=r"has not answered did not start within 1 seconds; the other"):
-        job, places, same = compress(threads=3)
-    assert (job.error, places, same, retries(job)) == (None, 1, True, 0)
+        workers = Cluster(LOCAL, Encoder(None, level=1, threads=3), None, 10)
+    assert len(workers.places) == 1
+    workers.close()
 
 
 @pytest.fixture
