@@ -41,6 +41,7 @@ ANSWER_SECONDS = 20.0  # a cluster must answer there
 START_SECONDS = 120.0  # in which a worker must have started; otherwise the others do its work
 SILENT_SECONDS = 600.0  # after which a worker that shows no sign of life is taken for dead
 POLL_SECONDS = 0.5
+NOBODY = "a machine that has not answered"
 
 
 class _Lost(Exception):
@@ -102,7 +103,7 @@ class _Place:
         self.loaded = False
         self.failures = 0  # to start or load, since one was loaded
         self.home: str | None = None  # Ray's name of the machine where it got ready
-        self.node, self.process = "a machine that has not answered", 0
+        self.node, self.process = NOBODY, 0
 
 
 class Cluster:
@@ -259,7 +260,9 @@ class Cluster:
     def _begin(self, place: _Place) -> None:
         """Ask for a process; where one died, on the same machine: an idle one may be idle for it is bad."""
         actor = self._actor
-        if place.home is not None:
+        if place.home is None:
+            place.node = NOBODY
+        else:
             on = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(place.home, soft=True)
             actor = actor.options(scheduling_strategy=on)
         place.worker, place.begun = actor.remote(), time.monotonic()
