@@ -34,8 +34,8 @@ def text(length, seed=0):
 
 
 @pytest.fixture(scope="module")
-def machines():
-    """A cluster of two machines, both of them this one, with a core each."""
+def address():
+    """The head of a cluster of two machines, both of them this one, with a core each."""
     from ray.cluster_utils import Cluster as Machines
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -43,13 +43,8 @@ def machines():
     head = {"num_cpus": 1, "include_dashboard": False}
     machines = Machines(initialize_head=True, shutdown_at_exit=False, head_node_args=head)
     machines.add_node(num_cpus=1)
-    yield machines
+    yield f"127.0.0.1:{machines.address.rpartition(':')[2]}"
     machines.shutdown()
-
-
-@pytest.fixture
-def address(machines):
-    return f"127.0.0.1:{machines.address.rpartition(':')[2]}"
 
 
 @pytest.fixture
@@ -112,29 +107,6 @@ def by_value(worker):
     """Sent as it is, for workers cannot import the tests."""
     worker.__module__ = "__main__"
     return worker
-
-
-def test_a_machine_that_loads_no_worker_costs_no_segment(machines, address, monkeypatch, recwarn):
-    (bad,) = (node.node_id for node in machines.worker_nodes)
-
-    @by_value
-    class Failing(cluster.Worker):
-        def load(self, *given):
-            if self.hello()[-1] == bad:
-                os.kill(os.getpid(), signal.SIGKILL)
-            super().load(*given)
-
-    monkeypatch.setattr(cluster, "Worker", Failing)
-    local, data = Encoder(None, level=1), text(40_000)
-    compress_stream(io.BytesIO(data), expected := io.BytesIO(), local, 1000)
-    with Cluster(address, local, None, 40) as workers:
-        job = Job("", nullcontext((io.BytesIO(data), target := io.BytesIO())))
-        assert list(compress_files([job], lambda: workers, 1000, Progress("", None, False))) == [job]
-        assert len(workers.places) == 1
-    (warning,) = recwarn
-    assert " was lost: " in str(warning.message)
-    assert sum(part.coded.retries for part in job.parts) == 0
-    assert target.getvalue() == expected.getvalue()
 
 
 def test_segments_that_fail_fail_their_files_alone(address, files, capsys, monkeypatch):
