@@ -1,9 +1,9 @@
 """The training text of a corpus as endless windows of tokens; no two ranks share a document.
 
-An epoch reads the units of the corpus (files, data sets of the hub) in an order of its own. Of its training
-documents, rank r of N takes those whose number n has n mod N = r: every rank reads all of them, and encodes
-its own. Those of a damaged file that is left out in part are numbered, but the files after it go on as if
-it had held none: libraries read ahead, so one rank may see more of it than another. A window is the next
+An epoch reads the units of the corpus (files, data sets of the hub) in an order of its own. Training document
+i of unit u of that order, in epoch e, goes to rank (e + u + i) mod N: every rank reads all of them, and
+encodes its own. A unit's numbers do not depend on the units before it, of which a fault may have one rank
+read less than another; units of a single document go to the ranks in turn. A window is the next
 `window_bytes` of these; their tokens are put end to end and cut into sequences. What is left, less than a
 sequence, begins the next window; an epoch ends a window. So a window follows from the place where it
 begins, and going on from there takes no more than reading it again.
@@ -35,8 +35,7 @@ class Place:
         epoch: epochs before it.
         unit: units before it in this epoch, of its order.
         start: place in the unit: see `Corpus.read`.
-        before: training documents of the units before it in this epoch, of all ranks.
-        documents: training documents before it in its unit.
+        documents: training documents before it in its unit, of all ranks.
         tokens: int64 [less than a sequence], what the window before has left.
         offsets: int64, where documents begin among them.
     """
@@ -45,7 +44,6 @@ class Place:
     epoch: int = 0
     unit: int = 0
     start: int = 0
-    before: int = 0
     documents: int = 0
     tokens: NDArray[np.int64] = field(default_factory=_none)
     offsets: NDArray[np.int64] = field(default_factory=_none)
@@ -97,36 +95,31 @@ class Stream:
         while True:
             order = np.random.default_rng([self.seed, place.epoch]).permutation(len(self.corpus.units))
             texts: list[bytes] = []
-            num_bytes, before, documents, damaged = 0, place.before, place.documents, 0
+            num_bytes, documents, total = 0, place.documents, 0
             first, begin = place.unit, place.start
             for unit in range(first, len(order)):
-                number = int(order[unit])
-                for group, start in self.corpus.read(number, begin if unit == first else 0):
+                for group, start in self.corpus.read(int(order[unit]), begin if unit == first else 0):
                     for document in group:
                         if split_of(document, self.validation_share, self.test_share) == "train":
-                            if (before + documents) % world == rank:
+                            if (place.epoch + unit + documents) % world == rank:
                                 texts.append(document)
                                 num_bytes += len(document)
                             documents += 1
+                            total += 1
                     if num_bytes >= self.window_bytes:
                         window, tokens, offsets = self._window(place, texts, rank)
                         yield window
-                        done = place.number + 1
-                        place = Place(done, place.epoch, unit, start, before, documents, tokens, offsets)
+                        place = Place(place.number + 1, place.epoch, unit, start, documents, tokens, offsets)
                         texts, num_bytes = [], 0
-                if self.corpus.is_skipped(number):
-                    damaged += documents
-                else:
-                    before += documents
                 documents = 0
-            if before + damaged <= rank:
+            if not texts and total < world and not (place.unit or place.start):
                 raise LaconicError(
-                    f"the corpus has {before + damaged} documents to train on, and {world} ranks need one "
-                    "each at least: give more text"
+                    f"the corpus has {total} documents to train on, and {world} ranks need one each at "
+                    "least: give more text"
                 )
             window, tokens, offsets = self._window(place, texts, rank)
             yield window
-            place = Place(place.number + 1, place.epoch + 1, 0, 0, 0, 0, tokens, offsets)
+            place = Place(place.number + 1, place.epoch + 1, 0, 0, 0, tokens, offsets)
 
     def _window(
         self, place: Place, texts: list[bytes], rank: int
