@@ -4,11 +4,12 @@ An epoch reads the units of the corpus (files, data sets of the hub) in an order
 i of unit u of that order, in epoch e, goes to rank (e + u + i) mod N: every rank reads all of them, and
 encodes its own. A unit's numbers do not depend on the units before it, of which a fault may have one rank
 read less than another; units of a single document go to the ranks in turn. A window is the next
-`window_bytes` of these; their tokens are put end to end and cut into sequences. What is left, less than a
-sequence, begins the next window; an epoch ends a window. So a window follows from the place where it
-begins, and going on from there takes no more than reading it again.
+`window_bytes` of these, to the end of a document or of a row; their tokens are put end to end and cut into
+sequences. What is left, less than a sequence, begins the next window; an epoch ends a window. So a window
+follows from the place where it begins, and going on from there takes no more than reading it again.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from ..coder.errors import LaconicError
 from ..coder.tokenizer import ByteTokenizer
 from .corpus import Corpus
+from .sources import Rows
 from .splits import split_of
 from .tokenshard import item_type
 
@@ -87,18 +89,21 @@ class Stream:
     seed: int
 
     def windows(self, place: Place, rank: int, world: int) -> Iterator[Window]:
-        """Endless windows of a rank, from a place on.
+        """Endless windows of a rank, from a place on; the first rank says where rows are read again up to it.
 
         Raises:
             LaconicError: the corpus cannot be read, or has fewer training documents than ranks.
         """
+        begun = self.corpus.units[self._order(place.epoch)[place.unit]]
+        if rank == 0 and place.start and isinstance(begun, Rows):
+            print(f"reading {begun.name} again up to row {place.start:,}", file=sys.stderr, flush=True)
         while True:
-            order = np.random.default_rng([self.seed, place.epoch]).permutation(len(self.corpus.units))
+            order = self._order(place.epoch)
             texts: list[bytes] = []
             num_bytes, documents, total = 0, place.documents, 0
             first, begin = place.unit, place.start
             for unit in range(first, len(order)):
-                for group, start in self.corpus.read(int(order[unit]), begin if unit == first else 0):
+                for group, start in self.corpus.read(order[unit], begin if unit == first else 0):
                     for document in group:
                         if split_of(document, self.validation_share, self.test_share) == "train":
                             if (place.epoch + unit + documents) % world == rank:
@@ -120,6 +125,10 @@ class Stream:
             window, tokens, offsets = self._window(place, texts, rank)
             yield window
             place = Place(place.number + 1, place.epoch + 1, 0, 0, 0, tokens, offsets)
+
+    def _order(self, epoch: int) -> list[int]:
+        """Numbers of the units."""
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.corpus.units)).tolist()
 
     def _window(
         self, place: Place, texts: list[bytes], rank: int

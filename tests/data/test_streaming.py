@@ -9,7 +9,7 @@ import pytest
 
 from laconic.coder.errors import LaconicError
 from laconic.data.corpus import Corpus
-from laconic.data.sources import Unreadable
+from laconic.data.sources import PlainFile, Rows, Unreadable
 from laconic.data.splits import split_of
 from laconic.data.streaming import StreamingDataModule
 from laconic.data.windows import Place, Stream
@@ -287,6 +287,28 @@ def test_memory_is_bounded_by_the_window(tmp_path, plain_bytes, monkeypatch):
         pass
     assert len(encoded) <= 2
     assert max(encoded) < 200_000 + 65_536
+
+
+def test_of_rows_a_window_holds_one_more_at_most(tmp_path, plain_bytes):
+    row = "word\n" * 30_000  # three documents
+    (tmp_path / "rows").write_text(f"{json.dumps({'text': row})}\n" * 4)
+    corpus = Corpus([f"datasets:json:{tmp_path}/rows"])
+    for window in islice(Stream(corpus, plain_bytes, 0.0, 0.0, 160_000, T, 0).windows(Place(), 0, 1), 2):
+        assert window.num_tokens - len(window.place.tokens) == 2 * len(row) < 160_000 + len(row)
+
+
+@pytest.mark.parametrize("kind", [Rows, PlainFile])
+def test_going_on_within_rows_is_said_by_the_first_rank(corpus, plain_bytes, capsys, kind):
+    stream = Stream(corpus, plain_bytes, *SHARES, 200, T, 0)
+    for window in stream.windows(Place(), 0, 1):
+        unit, row = corpus.units[stream._order(0)[window.place.unit]], window.place.start
+        if row and isinstance(unit, kind):
+            break
+    assert not capsys.readouterr().err
+    next(stream.windows(window.place, 1, 2))
+    next(stream.windows(window.place, 0, 2))
+    said = f"reading {unit.name} again up to row {row}\n" if kind is Rows else ""
+    assert capsys.readouterr().err == said
 
 
 def test_a_sample_is_documents_of_the_corpus_from_all_files(corpus):
