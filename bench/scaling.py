@@ -23,12 +23,13 @@ MOST_CODED = 30  # MB that are compressed and restored
 READ_BYTES = 1 << 20
 VOWELS = b"aeiou"
 STEPS = 20
-# Runs a command, and prints a last line of what it took. On Linux no peak is below that of the process which started
-# the command: so a small one does.
+# Runs a command, and prints a last line of what it took. On Linux no peak is below that of the process which
+# started the command: so a small one does.
 STARTER = r"""
 import json, os, sys
 _, status, usage = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)
-print("\n" + json.dumps([os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
+took = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+print("\n" + json.dumps(took))
 """
 RECIPE = [
     *("--tier", "nano", "--training.minutes", "null", "--training.max_steps", str(STEPS)),
