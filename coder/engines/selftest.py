@@ -136,7 +136,7 @@ def installed(wanted: str | None) -> tuple[list[str], dict[str, str]]:
     missing: dict[str, str] = {}
     for name in ENGINES if wanted is None else (wanted,):
         try:
-            default_model(name)
+            shipped_model(name)
             here.append(name)
         except LaconicError as error:
             if wanted is not None:
@@ -181,9 +181,9 @@ def read_files(tally: Tally, model: Model, text: bytes, files: list[bytes], writ
             tally.fault(1, f"level {level}, streams {streams}: the file that {writer} wrote is not restored")
 
 
-def default_model(engine: str, threads: int | None = None) -> Model:
-    """The default checkpoint, and an engine whether it is exact here or not."""
-    checkpoint = FrozenCheckpoint.load(find(DEFAULT).path)
+def shipped_model(engine: str, threads: int | None = None, name: str = DEFAULT) -> Model:
+    """A checkpoint that ships, and an engine whether it is exact here or not."""
+    checkpoint = FrozenCheckpoint.load(find(name).path)
     return Model(checkpoint, build_engine(checkpoint, engine, threads))
 
 
@@ -210,7 +210,7 @@ def run_short(names: Sequence[str], cases: Sequence[Case], work: int) -> list[Ta
                 check_digest(tally, engine, case, ids)
     # What the others' files are compared with: the reference's, or those of an engine without mismatches.
     order = sorted(names, key=lambda name: (tallies[name].mismatches > 0, name != "numpy"))
-    models = {name: default_model(name) for name in order}
+    models = {name: shipped_model(name) for name in order}
     text: bytes | None = None
     written: dict[str, list[bytes]] = {}
     for name, model in models.items():

@@ -163,10 +163,10 @@ def test_an_array_of_another_shape_is_a_mismatch():
     )
 
 
-@pytest.mark.parametrize("drawn", [selftest.DRAWN, matrix.DRAWN])
-def test_the_text_is_coded_by_the_model(drawn):
+@pytest.mark.parametrize(("name", "drawn"), [("default", selftest.DRAWN), (matrix.CODER, matrix.DRAWN)])
+def test_the_text_is_coded_by_the_model(name, drawn):
     """Where LZMA took it, files would show nothing of engines."""
-    model = open_model("default")
+    model = open_model(name)
     text = drawn_text(model, *drawn)
     for level, streams in selftest.CODINGS:
         assert compress(text, model, level=level, streams=streams)[13] == (MODEL if level == 1 else MIXED)
