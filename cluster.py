@@ -11,12 +11,10 @@ import signal
 import socket
 import threading
 import time
-from contextlib import suppress
+import warnings
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
-from itertools import count
-from queue import Empty, PriorityQueue
 from types import TracebackType
 from typing import Any
 
@@ -36,16 +34,18 @@ AUTO = "auto"  # an address: the cluster that this machine belongs to
 LOCAL = "local"  # another: a cluster of this machine alone, for as long as the command runs
 MAX_WORKERS = 256
 SPARE = 16  # segments beyond one for each worker that are read ahead, at most
-RETRIES = 3  # of a segment whose worker died, failed or hung
+RETRIES = 3  # of a segment whose worker died, failed or hung while it was coded
+ATTEMPTS = 2  # in a row to start and load a worker; then the others do its work
 CONNECT_SECONDS = 5.0  # in which a port must be found open, and
 ANSWER_SECONDS = 20.0  # a cluster must answer there
 START_SECONDS = 120.0  # in which a worker must have started; otherwise the others do its work
 SILENT_SECONDS = 600.0  # after which a worker that shows no sign of life is taken for dead
 POLL_SECONDS = 0.5
+NOBODY = "a machine that has not answered"
 
 
 class _Lost(Exception):
-    """A worker died, failed, hung or did not start; why, in one line."""
+    """A worker died, failed, hung or did not start; why, in one line. Nothing is to be left of it."""
 
 
 class Worker:
@@ -55,9 +55,10 @@ class Worker:
         self._encoder: Encoder | None = None
         self._signs, self._part = 0, 0.0
 
-    def hello(self) -> tuple[str, str, int]:
-        """What decides about bytes here, the machine's name, and the process."""
-        return software(), platform.node(), os.getpid()
+    def hello(self) -> tuple[str, str, int, str]:
+        """What decides about bytes here, the machine's name, the process, and Ray's name of the machine."""
+        ray: Any = import_module("ray")
+        return software(), platform.node(), os.getpid(), ray.get_runtime_context().get_node_id()
 
     def load(
         self,
@@ -100,7 +101,9 @@ class _Place:
         self.worker: Any = None
         self.begun = 0.0  # when its process was asked for
         self.loaded = False
-        self.node, self.process = "a machine that has not answered", 0
+        self.failures = 0  # to start or load, since one was loaded
+        self.home: str | None = None  # Ray's name of the machine where it got ready
+        self.node, self.process = NOBODY, 0
 
 
 class Cluster:
@@ -130,8 +133,9 @@ class Cluster:
         wanted = encoder.threads
         self._ray = ray
         self.places: list[_Place] = []
-        self._free: PriorityQueue[tuple[bool, int, _Place]] = PriorityQueue()  # those that are ready first
-        self._ticket = count()
+        self._free: list[_Place] = []  # those whose workers have nothing to do
+        self._changed = threading.Condition()  # held to change either; told when a place is free or given up
+        self._why = ""  # the last place was given up
         _connect(ray, address, min(wanted or cores(), most))
         try:
             there, free = (
@@ -155,15 +159,17 @@ class Cluster:
 
     def __call__(self, position: int, data: bytes, report: Report) -> Coded:
         reasons: list[str] = []
+        shunned: set[str] = set()  # machines that have failed it
         while len(reasons) <= RETRIES:
-            place = self._take(report)
+            place = self._take(shunned, report)
             try:
-                self._prepare(place, report)
-                coded: Coded = self._wait(place, place.worker.encode.remote(position, data), report)
-                return coded._replace(retries=len(reasons))
-            except _Lost as reason:
-                if place in self.places:
-                    reasons.append(f"the worker on {place.node} {reason}")
+                if self._prepare(place, report):
+                    coded: Coded = self._wait(place, place.worker.encode.remote(position, data), report)
+                    return coded._replace(retries=len(reasons))
+            except _Lost as why:
+                self._kill(place)
+                reasons.append(f"the worker on {place.node} {why}")
+                shunned.add(place.node)
             finally:
                 self._give_back(place)
         raise LaconicError(
@@ -189,63 +195,93 @@ class Cluster:
         for place in self.places:
             self._begin(place)
         for place in self.places.copy():
-            with suppress(_Lost):  # one that died is begun again where there is something for it to do
+            try:
                 self._greet(place, lambda part: None)
+            except _Lost as why:  # another is begun where there is something for it to do
+                self._failed(place, why)
             self._give_back(place)
         self._check_any()
 
     def _check_any(self) -> None:
         if not self.places:
             raise LaconicError(
-                f"no worker has started within {START_SECONDS:.0f} seconds: look by ray status for free cores"
+                f"no worker of the cluster is left ({self._why}): look by ray status for free cores and "
+                "sound machines, or leave out --ray"
             )
 
-    def _take(self, report: Report) -> _Place:
-        """A place whose worker has nothing to do."""
+    def _take(self, shunned: set[str], report: Report) -> _Place:
+        """A place whose worker has nothing to do, on a machine that is not shunned if there is one."""
         while True:
-            self._check_any()
-            try:
-                return self._free.get(timeout=POLL_SECONDS)[-1]
-            except Empty:
-                report(0.0)
+            with self._changed:
+                self._check_any()
+                anywhere = all(place.node in shunned for place in self.places)
+                free = [place for place in self._free if anywhere or place.node not in shunned]
+                if free:
+                    place = min(free, key=lambda place: not place.loaded)
+                    self._free.remove(place)
+                    return place
+                self._changed.wait(POLL_SECONDS)
+            report(0.0)
 
     def _give_back(self, place: _Place) -> None:
-        if place in self.places:
-            self._free.put((place.worker is None, next(self._ticket), place))
+        with self._changed:
+            if place in self.places:
+                self._free.append(place)
+            self._changed.notify_all()
 
-    def _prepare(self, place: _Place, report: Report) -> None:
-        """Have a worker there that is loaded, another one where it died.
+    def _prepare(self, place: _Place, report: Report) -> bool:
+        """Have a worker there that is loaded, another one where it died; whether there is one now."""
+        try:
+            if place.worker is None:
+                self._begin(place)
+                self._greet(place, report)
+            if not place.loaded:
+                worker: Any = place.worker
+                self._wait(place, worker.load.remote(*self._load), report)
+                place.loaded, place.failures = True, 0
+        except _Lost as why:
+            self._failed(place, why)
+        except LaconicError as error:
+            self._failed(place, f"cannot be used: {error}")
+        return place.loaded
 
-        Raises:
-            LaconicError: what it runs would write other bytes, or it cannot load.
-            _Lost: it did not get ready; if there is no room for it, the place is given up.
-        """
-        if place.worker is None:
-            self._begin(place)
-            self._greet(place, report)
-        if not place.loaded:
-            worker: Any = place.worker
-            self._wait(place, worker.load.remote(*self._load), report)
-            place.loaded = True
+    def _failed(self, place: _Place, why: object) -> None:
+        """A worker did not get ready: give its place up if that is so again and again."""
+        self._kill(place)
+        place.home = None
+        place.failures += 1
+        if place.failures >= ATTEMPTS:
+            with self._changed:
+                self.places.remove(place)
+                self._why = f"the worker on {place.node} {why}"
+            if self.places:
+                warnings.warn(f"{self._why}; the other workers go on without it", stacklevel=2)
 
     def _begin(self, place: _Place) -> None:
-        place.worker, place.begun = self._actor.remote(), time.monotonic()
+        """Ask for a process; where one died, on the same machine: an idle one may be idle for it is bad."""
+        actor = self._actor
+        if place.home is None:
+            place.node = NOBODY
+        else:
+            on = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(place.home, soft=True)
+            actor = actor.options(scheduling_strategy=on)
+        place.worker, place.begun = actor.remote(), time.monotonic()
 
     def _greet(self, place: _Place, report: Report) -> None:
         hello = self._wait(place, place.worker.hello.remote(), report, place.begun + START_SECONDS)
-        theirs, place.node, place.process = hello
+        theirs, place.node, place.process, *more = hello  # another laconic may tell less
         if theirs != software():
-            self._kill(place)
             raise LaconicError(
                 f"{place.node} has {theirs}, and here is {software()}, so that bytes may differ: install the "
                 "same on every machine"
             )
+        (place.home,) = more
 
     def _wait(self, place: _Place, call: Any, report: Report, until: float | None = None) -> Any:
         """What a worker's method returns.
 
         Args:
-            until: when a worker must have started; its place is given up then.
+            until: when a worker must have started; otherwise there is no room for it.
 
         Raises:
             LaconicError: the method did.
@@ -262,11 +298,9 @@ class Cluster:
                 report(part)
                 now = time.monotonic()
                 if until is not None and now > until:
-                    self.places.remove(place)
-                    self._kill(place)
-                    raise _Lost("did not start")
+                    place.failures = ATTEMPTS
+                    raise _Lost(f"did not start within {START_SECONDS:.0f} seconds")
                 if until is None and now > heard + SILENT_SECONDS:
-                    self._kill(place)
                     raise _Lost(f"showed no sign of life for {SILENT_SECONDS:.0f} seconds")
             return self._ray.get(call)
         except errors.RayTaskError as error:
@@ -274,8 +308,8 @@ class Cluster:
                 raise error.cause from None
             raise _Lost(f"failed with {type(error.cause).__name__}: {error.cause}") from None
         except errors.RayError as error:
-            self._kill(place)
-            raise _Lost(f"was lost: {str(error).strip().splitlines()[-1].strip()}") from None
+            last = str(error).strip().rpartition("\n")[2]
+            raise _Lost(f"was lost: {last.strip()}") from None
 
     def _kill(self, place: _Place) -> None:
         worker, place.worker, place.loaded = place.worker, None, False
@@ -287,35 +321,37 @@ def _connect(ray: Any, address: str, workers: int) -> None:
     """Raises LaconicError where no cluster answers."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address == LOCAL:
-        # In this thread, for what Ray starts ends with the thread that started it.
-        stop = signal.getsignal(signal.SIGTERM)
-        ray.init(LOCAL, num_cpus=workers, include_dashboard=False, **quiet)
-        signal.signal(signal.SIGTERM, stop)
-        return
     host, _, port = address.rpartition(":")
-    if address != AUTO and not (host and port.isdecimal()):
+    if address not in (AUTO, LOCAL) and not (host and port.isdecimal()):
         raise LaconicError(
             f"--ray {address}: give the head's HOST:PORT, {AUTO} for the cluster that this machine belongs "
             f"to, or {LOCAL} for this machine alone"
         )
     why: list[str] = []
 
-    def ask() -> None:
+    def ask(**options: Any) -> None:
         try:
-            if address != AUTO:  # a port that is closed says so at once, and Ray asks it for minutes
+            if address not in (AUTO, LOCAL):  # a port that is closed says so at once; Ray asks it for minutes
                 socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-            ray.init(address, **quiet)
-        except BaseException as error:
+            ray.init(address, **options, **quiet)
+        except Exception as error:
             why.append(" ".join(str(error).split()))
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(ANSWER_SECONDS)
-    if asking.is_alive():
-        why.append(f"none in {ANSWER_SECONDS:.0f} seconds; where it wants a token, set RAY_AUTH_MODE=token")
+    if address == LOCAL:
+        # In this thread, for what Ray starts ends with the thread that started it.
+        stop = signal.getsignal(signal.SIGTERM)
+        try:
+            ask(num_cpus=workers, include_dashboard=False)
+        finally:
+            signal.signal(signal.SIGTERM, stop)
+        remedy = "try again, or leave out --ray: -T shares this machine's cores too"
+    else:
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(ANSWER_SECONDS)
+        if asking.is_alive():
+            token = "where it wants a token, set RAY_AUTH_MODE=token"
+            why.append(f"none in {ANSWER_SECONDS:.0f} seconds; {token}")
+        remedy = f"start one by ray start --head, or give {LOCAL} for this machine alone"
     if why:
-        raise LaconicError(
-            f"no answer from a Ray cluster at {address} ({why[0]}): "
-            f"start one by ray start --head, or give {LOCAL} for this machine alone"
-        )
+        raise LaconicError(f"no answer from a Ray cluster at {address} ({why[0]}): {remedy}")

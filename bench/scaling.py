@@ -1,6 +1,9 @@
 """How cost grows with the text: each stage on ever larger cuts of it, a command in a process of its own."""
 
+import filecmp
+import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +23,14 @@ MOST_CODED = 30  # MB that are compressed and restored
 READ_BYTES = 1 << 20
 VOWELS = b"aeiou"
 STEPS = 20
+# Runs a command, and prints a last line of what it took. On Linux no peak is below that of the process which
+# started the command: so a small one does.
+STARTER = r"""
+import json, os, sys
+_, status, usage = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)
+took = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+print("\n" + json.dumps(took))
+"""
 RECIPE = [
     *("--tier", "nano", "--training.minutes", "null", "--training.max_steps", str(STEPS)),
     *("--training.batch_size", "8", "--training.validations", "1", "--data.validation_tokens", "10000"),
@@ -115,7 +126,7 @@ def measure_growth(files: Sequence[str], sizes: Sequence[int], model: str, level
             costs.append(_cost("compress", size, words, folder))
             words = ["decompress", "-T", "1", coded, "-o", restored]
             costs.append(_cost("decompress", size, words, folder))
-            if restored.read_bytes() != text.read_bytes():
+            if not filecmp.cmp(restored, text, shallow=False):
                 raise LaconicError(f"{size} MB came back different: please report it with the files")
     return Growth(costs)
 
@@ -147,18 +158,21 @@ def _blocks(files: Sequence[str]) -> Iterator[bytes]:
 
 
 def _cost(stage: str, size: int, words: Sequence[str | Path], folder: Path) -> Cost:
+    command = [sys.executable, "-S", "-c", STARTER, sys.executable, "-m", PACKAGE, *map(str, words)]
     with (folder / "stderr").open("w+b") as said:
         began = time.perf_counter()
-        command = [sys.executable, "-m", PACKAGE, *map(str, words)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
-        _, status, usage = os.wait4(process.pid, 0)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, start_new_session=True)
+        try:
+            printed, _ = process.communicate()
+        except BaseException:  # such as SIGTERM: the stage ends too
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise
         seconds = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
+        status, cpu_seconds, peak = json.loads(printed.splitlines()[-1])
         if status:
             said.seek(0)
             last = said.read().decode(errors="replace").strip().rpartition("\n")[2]
             raise LaconicError(f"laconic {words[0]} on {size} MB: {last or f'status {status}'}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    cpu_seconds = usage.ru_utime + usage.ru_stime
     print(f"{stage}, {size} MB: {cpu_seconds:.1f} CPU s", file=sys.stderr, flush=True)
-    return Cost(stage, size, cpu_seconds, seconds, unit * usage.ru_maxrss)
+    return Cost(stage, size, cpu_seconds, seconds, peak * (1 if sys.platform == "darwin" else 1024))

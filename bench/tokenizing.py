@@ -8,7 +8,7 @@ from typing import Any
 
 from ..coder.errors import LaconicError
 from ..coder.tokenizer import bytes_to_text
-from ..data.corpus import Corpus
+from ..data.corpus import Corpus, require_enough
 from ..data.shards import build_shards
 from .subject import load_checkpoint
 
@@ -64,13 +64,15 @@ def measure_tokenizing(sources: list[str], model: str) -> Tokenizing:
     """Build shards of a corpus in a temporary folder, with the tokenizer of a checkpoint.
 
     Raises:
-        LaconicError: the checkpoint or the corpus cannot be read, or the tokenizer is plain bytes.
+        LaconicError: the checkpoint or the corpus cannot be read, the corpus is too small, or the tokenizer
+            is plain bytes.
     """
     checkpoint = load_checkpoint(model)
     if checkpoint is None or checkpoint.tokenizer.kind == "bytes":
         raise LaconicError(f"{model!r} has no tokenizer of the library: name a checkpoint with one by -m")
     tokenizer, corpus = checkpoint.tokenizer, Corpus(sources)
     documents = list(corpus)
+    require_enough(sum(map(len, documents)))  # of rows, nothing was read before
     texts = [bytes_to_text(document) for document in documents]
     tokenizer.encode(documents[0])
 

@@ -273,9 +273,12 @@ class ByteTokenizer:
             raise LaconicError(f"{path}: {error}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the JSON form under a temporary name and rename it."""
-        partial = Path(f"{os.fspath(path)}.partial")
-        partial.write_bytes(self._json.encode("utf-8"))
+        """Write the JSON form under a temporary name, flush it to the disk, and rename it."""
+        partial = f"{os.fspath(path)}.partial"
+        with open(partial, "wb") as file:
+            file.write(self._json.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
 
 

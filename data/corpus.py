@@ -101,11 +101,6 @@ class Corpus:
                 raise
             self.skips.add(error)
 
-    def is_skipped(self, number: int) -> bool:
-        """Whether a unit, which has been read to its end, was left out in part or whole."""
-        unit = self.units[number]
-        return (unit.file.path if isinstance(unit, PlainFile) else unit.name) in self.skips
-
     def sample(self, num_bytes: int) -> "Corpus":
         """Some `num_bytes` from the beginnings of all units, or of some at equal distances of many.
 

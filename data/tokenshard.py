@@ -22,6 +22,7 @@ that of another corpus or tokenizer, the shards are built anew.
 import hashlib
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -198,8 +199,9 @@ class ShardWriter:
         self.discard()
 
     def discard(self) -> None:
-        """Remove what has no final name."""
-        self._file.close()
-        self._offsets.close()
-        self._partial.unlink(missing_ok=True)
-        self._partial_offsets.unlink(missing_ok=True)
+        """Remove what has no final name, as far as the system lets us; raises no OSError."""
+        for file, path in ((self._file, self._partial), (self._offsets, self._partial_offsets)):
+            with suppress(OSError):  # on a full disk: closing writes what is left
+                file.close()
+            with suppress(OSError):
+                path.unlink()

@@ -1,14 +1,15 @@
 """The training text of a corpus as endless windows of tokens; no two ranks share a document.
 
-An epoch reads the units of the corpus (files, data sets of the hub) in an order of its own. Of its training
-documents, rank r of N takes those whose number n has n mod N = r: every rank reads all of them, and encodes
-its own. Those of a damaged file that is left out in part are numbered, but the files after it go on as if
-it had held none: libraries read ahead, so one rank may see more of it than another. A window is the next
-`window_bytes` of these; their tokens are put end to end and cut into sequences. What is left, less than a
-sequence, begins the next window; an epoch ends a window. So a window follows from the place where it
-begins, and going on from there takes no more than reading it again.
+An epoch reads the units of the corpus (files, data sets of the hub) in an order of its own. Training document
+i of unit u of that order, in epoch e, goes to rank (e + u + i) mod N: every rank reads all of them, and
+encodes its own. A unit's numbers do not depend on the units before it, of which a fault may have one rank
+read less than another; units of a single document go to the ranks in turn. A window is the next
+`window_bytes` of these, to the end of a document or of a row; their tokens are put end to end and cut into
+sequences. What is left, less than a sequence, begins the next window; an epoch ends a window. So a window
+follows from the place where it begins, and going on from there takes no more than reading it again.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from ..coder.errors import LaconicError
 from ..coder.tokenizer import ByteTokenizer
 from .corpus import Corpus
+from .sources import Rows
 from .splits import split_of
 from .tokenshard import item_type
 
@@ -35,8 +37,7 @@ class Place:
         epoch: epochs before it.
         unit: units before it in this epoch, of its order.
         start: place in the unit: see `Corpus.read`.
-        before: training documents of the units before it in this epoch, of all ranks.
-        documents: training documents before it in its unit.
+        documents: training documents before it in its unit, of all ranks.
         tokens: int64 [less than a sequence], what the window before has left.
         offsets: int64, where documents begin among them.
     """
@@ -45,7 +46,6 @@ class Place:
     epoch: int = 0
     unit: int = 0
     start: int = 0
-    before: int = 0
     documents: int = 0
     tokens: NDArray[np.int64] = field(default_factory=_none)
     offsets: NDArray[np.int64] = field(default_factory=_none)
@@ -89,44 +89,46 @@ class Stream:
     seed: int
 
     def windows(self, place: Place, rank: int, world: int) -> Iterator[Window]:
-        """Endless windows of a rank, from a place on.
+        """Endless windows of a rank, from a place on; the first rank says where rows are read again up to it.
 
         Raises:
             LaconicError: the corpus cannot be read, or has fewer training documents than ranks.
         """
+        begun = self.corpus.units[self._order(place.epoch)[place.unit]]
+        if rank == 0 and place.start and isinstance(begun, Rows):
+            print(f"reading {begun.name} again up to row {place.start:,}", file=sys.stderr, flush=True)
         while True:
-            order = np.random.default_rng([self.seed, place.epoch]).permutation(len(self.corpus.units))
+            order = self._order(place.epoch)
             texts: list[bytes] = []
-            num_bytes, before, documents, damaged = 0, place.before, place.documents, 0
+            num_bytes, documents, total = 0, place.documents, 0
             first, begin = place.unit, place.start
             for unit in range(first, len(order)):
-                number = int(order[unit])
-                for group, start in self.corpus.read(number, begin if unit == first else 0):
+                for group, start in self.corpus.read(order[unit], begin if unit == first else 0):
                     for document in group:
                         if split_of(document, self.validation_share, self.test_share) == "train":
-                            if (before + documents) % world == rank:
+                            if (place.epoch + unit + documents) % world == rank:
                                 texts.append(document)
                                 num_bytes += len(document)
                             documents += 1
+                            total += 1
                     if num_bytes >= self.window_bytes:
                         window, tokens, offsets = self._window(place, texts, rank)
                         yield window
-                        done = place.number + 1
-                        place = Place(done, place.epoch, unit, start, before, documents, tokens, offsets)
+                        place = Place(place.number + 1, place.epoch, unit, start, documents, tokens, offsets)
                         texts, num_bytes = [], 0
-                if self.corpus.is_skipped(number):
-                    damaged += documents
-                else:
-                    before += documents
                 documents = 0
-            if before + damaged <= rank:
+            if not texts and total < world and not (place.unit or place.start):
                 raise LaconicError(
-                    f"the corpus has {before + damaged} documents to train on, and {world} ranks need one "
-                    "each at least: give more text"
+                    f"the corpus has {total} documents to train on, and {world} ranks need one each at "
+                    "least: give more text"
                 )
             window, tokens, offsets = self._window(place, texts, rank)
             yield window
-            place = Place(place.number + 1, place.epoch + 1, 0, 0, 0, 0, tokens, offsets)
+            place = Place(place.number + 1, place.epoch + 1, 0, 0, 0, tokens, offsets)
+
+    def _order(self, epoch: int) -> list[int]:
+        """Numbers of the units."""
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.corpus.units)).tolist()
 
     def _window(
         self, place: Place, texts: list[bytes], rank: int

@@ -1,10 +1,9 @@
-"""Compressing on a Ray cluster: the bytes of one machine, whatever dies on the way."""
+"""Compressing on a Ray cluster: the bytes of one machine, whatever dies on the way; with Ray itself."""
 
 import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -137,55 +136,6 @@ def test_segments_that_fail_fail_their_files_alone(address, files, capsys, monke
         "the segment at byte 0 failed 4 time",
     ]
     assert sorted(os.listdir()) == sorted([*files, "b.lac", "empty.lac", "account.json"])
-
-
-def test_another_laconic_is_refused(address, files, capsys, monkeypatch):
-    @by_value
-    class Other(cluster.Worker):
-        def hello(self):
-            return "laconic 0123, tokenizers 0", "there", 1
-
-    monkeypatch.setattr(cluster, "Worker", Other)
-    command = ["compress", "-q", "-m", "none", "--ray", address, "--manifest", "account.json", *files]
-    assert main(command) == 1
-    why = "there has laconic 0123, tokenizers 0, and here is laconic "
-    assert capsys.readouterr().err.startswith(f"laconic: error: {why}")
-    assert sorted(os.listdir()) == sorted([*files, "account.json"])
-    with open("account.json") as account:
-        entries = json.load(account)["files"]
-    assert [entry["file"] for entry in entries] == files
-    assert all(entry["error"].startswith(why) for entry in entries)
-
-
-def test_workers_for_which_there_is_no_room(address, files, capsys, monkeypatch):
-    @by_value
-    class Late(cluster.Worker):
-        def hello(self):
-            time.sleep(60)
-
-    monkeypatch.setattr(cluster, "Worker", Late)
-    monkeypatch.setattr(cluster, "START_SECONDS", 1.0)
-    assert main(["compress", "-q", "-m", "none", "--ray", address, *files]) == 1
-    assert "error: no worker has started within 1 seconds: look by ray status" in capsys.readouterr().err
-    assert sorted(os.listdir()) == sorted(files)
-
-
-def test_addresses_that_do_not_answer(files, capsys, monkeypatch):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        closed = f"127.0.0.1:{probe.getsockname()[1]}"  # nobody listens
-    command = ["compress", "-q", "-m", "none", *files, "--ray"]
-    assert main([*command, closed]) == 1
-    assert f"no answer from a Ray cluster at {closed} (" in capsys.readouterr().err
-    assert main([*command, "ray://head"]) == 1
-    assert "--ray ray://head: give the head's HOST:PORT, auto" in capsys.readouterr().err
-    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(ray, "init", lambda *args, **more: time.sleep(1))
-    assert main([*command, "auto"]) == 1
-    err = capsys.readouterr().err
-    assert err.startswith("laconic: error: no answer from a Ray cluster at auto (none in 0 seconds; where")
-    assert err.count("\n") == 1
-    assert sorted(os.listdir()) == sorted(files)
 
 
 def of(mark):

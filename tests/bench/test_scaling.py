@@ -1,6 +1,7 @@
 """How cost grows: texts that are cut, processes that are measured, what is made of their figures."""
 
 import json
+import signal
 
 import pytest
 
@@ -37,11 +38,40 @@ def test_a_text_longer_than_its_files_repeats_them_with_other_vowels(tmp_path):
 
 
 def test_a_process_is_measured_and_its_failure_is_named(tmp_path):
+    here = b"x" * 80_000_000  # which is not the stage's
     cost = scaling._cost("version", 1, ["--version"], tmp_path)
     assert 0 < cost.cpu_seconds < 60
-    assert 5e6 < cost.peak_bytes < 1e10
+    assert 5e6 < cost.peak_bytes < 60e6 < len(here)
     with pytest.raises(LaconicError, match=r"laconic abacus on 1 MB: .*no command 'abacus'"):
         scaling._cost("none", 1, ["abacus"], tmp_path)
+
+
+def test_a_stage_ends_with_the_command(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    (tmp_path / "stage.py").write_text(
+        "import fcntl, pathlib, sys, time\n"
+        "fcntl.flock(lock := open(sys.argv[1], 'w'), fcntl.LOCK_EX)\n"
+        "pathlib.Path(sys.argv[2]).touch()\n"
+        "time.sleep(60)\n"
+    )
+    lock, begun = tmp_path / "lock", tmp_path / "begun"
+
+    def stop(number, frame):  # as the command does when it is told to end
+        if begun.exists():
+            raise SystemExit(128 + number)
+
+    monkeypatch.setattr(scaling, "PACKAGE", "stage")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        with pytest.raises(SystemExit):
+            scaling._cost("stage", 1, [lock, begun], tmp_path)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or raises, while the stage holds it
 
 
 def test_the_table_says_what_a_further_megabyte_takes(tmp_path):

@@ -5,9 +5,11 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from laconic.bench import tokenizing
 from laconic.bench.tokenizing import Cost, Tokenizing, measure_tokenizing
 from laconic.cli import main
 from laconic.coder.errors import LaconicError
@@ -38,6 +40,14 @@ def test_what_measures_nothing_is_refused(tmp_path, capsys):
         measure_tokenizing([str(tmp_path)], "none")
     assert main(["bench", "--tokenizing", "--speed", str(tmp_path / "text")]) == 1
     assert "leave out all but FILE, -m and --json" in capsys.readouterr().err
+
+
+def test_rows_that_are_none_are_one_line(tmp_path, monkeypatch):
+    (tmp_path / "empty").touch()
+    checkpoint = SimpleNamespace(tokenizer=SimpleNamespace(kind="bpe"))
+    monkeypatch.setattr(tokenizing, "load_checkpoint", lambda _: checkpoint)
+    with pytest.raises(LaconicError, match="the corpus is empty, at least 20,000 are needed"):
+        measure_tokenizing([f"datasets:json:{tmp_path}/empty:text"], "a checkpoint")
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")

@@ -1,5 +1,6 @@
 import argparse
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,13 @@ def test_json_comes_back(tokenizer, tmp_path):
     loaded = ByteTokenizer.load(tmp_path / "tokenizer.json")
     np.testing.assert_array_equal(loaded.encode(TEXT), tokenizer.encode(TEXT))
     assert [p.name for p in tmp_path.iterdir()] == ["tokenizer.json"]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tokenizer, tmp_path, monkeypatch):
+    path, flushed = tmp_path / "tokenizer.json", []
+    monkeypatch.setattr(os, "fsync", lambda n: flushed.append((os.fstat(n).st_size, path.exists())))
+    tokenizer.save(path)
+    assert flushed == [(len(tokenizer.to_json().encode()), False)]
 
 
 def _changed(tokenizer, change):

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,3 +252,14 @@ def test_large_vocabularies_take_four_bytes(tmp_path):
     assert shard.tokens.dtype == np.uint32
     assert shard.tokens.tolist() == [99_999, 0, 70_000]
     assert os.listdir(tmp_path) == ["large.tokens"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="has no device that is always full")
+def test_a_full_disk_leaves_nothing(tmp_path):
+    (tmp_path / "train.tokens.partial").symlink_to("/dev/full")
+    writer = ShardWriter(tmp_path / "train.tokens", 400, bytes(32))
+    writer.add([b"some bytes"], [np.array([1, 2, 3], dtype=np.int32)])
+    with pytest.raises(OSError, match="No space left"):
+        writer.close()
+    writer.discard()
+    assert not os.listdir(tmp_path)

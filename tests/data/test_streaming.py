@@ -9,7 +9,7 @@ import pytest
 
 from laconic.coder.errors import LaconicError
 from laconic.data.corpus import Corpus
-from laconic.data.sources import Unreadable
+from laconic.data.sources import PlainFile, Rows, Unreadable
 from laconic.data.splits import split_of
 from laconic.data.streaming import StreamingDataModule
 from laconic.data.windows import Place, Stream
@@ -83,6 +83,15 @@ def _batches(module, count):
     return batches
 
 
+def _read(stream, rank, world, epochs=2):
+    """A rank's sequences of each epoch; documents, where all have that length."""
+    read = [[] for _ in range(epochs)]
+    for window in stream.windows(Place(), rank, world):
+        if window.place.epoch == epochs:
+            return read
+        read[window.place.epoch] += map(bytes, window.tokens.reshape(-1, stream.seq_len).tolist())
+
+
 def _equal(left, right):
     assert len(left) == len(right)
     for a, b in zip(left, right, strict=True):
@@ -96,12 +105,15 @@ def test_every_training_document_is_read_once_an_epoch_by_one_rank(
 ):
     read: list[list[bytes]] = [[], []]
     for rank in range(world):
-        own = len(training[rank::world])
-        rows = _batches(_module(corpus, plain_bytes, rank, world, window_bytes), 2 * own)
-        assert all(inputs[0, 0] == 256 for inputs, _ in rows)
-        assert all((inputs[:, 1:] == targets[:, :-1]).all() for inputs, targets in rows)
-        for epoch in range(2):
-            read[epoch] += [bytes(targets[0].tolist()) for _, targets in rows[epoch * own :][:own]]
+        module = _module(corpus, plain_bytes, rank, world, window_bytes)
+        for batch in module.train_dataloader():
+            module.on_after_batch_transfer(batch, 0)
+            if (epoch := module._state.place.epoch) == 2:
+                break
+            inputs, targets = batch
+            assert inputs[0, 0] == 256
+            assert (inputs[:, 1:] == targets[:, :-1]).all()
+            read[epoch].append(bytes(targets[0].tolist()))
     for epoch in range(2):
         assert Counter(read[epoch]) == Counter(training)
         assert read[epoch] != training
@@ -202,7 +214,7 @@ def test_other_ranks_do_not_go_on(corpus, tokenizer):
 
 
 @pytest.mark.parametrize("window_bytes", [1, 10**6])
-def test_damage_that_ranks_meet_at_different_rows_moves_nothing_after_it(
+def test_a_fault_that_ranks_meet_at_different_rows_or_not_at_all_moves_nothing_after_it(
     tmp_path, plain_bytes, monkeypatch, window_bytes
 ):
     for name in "abcdef":
@@ -212,7 +224,7 @@ def test_damage_that_ranks_meet_at_different_rows_moves_nothing_after_it(
 
     def read_less(number, start=0):
         for group, after in read(number, start):
-            if corpus.units[number].file.path == damaged and after > 5 * (20 + rank):
+            if rank and corpus.units[number].file.path == damaged and after > 5 * (20 + rank):
                 corpus.skips.add(Unreadable("damaged", damaged))
                 return
             yield group, after
@@ -220,12 +232,35 @@ def test_damage_that_ranks_meet_at_different_rows_moves_nothing_after_it(
     monkeypatch.setattr(corpus, "read", read_less)
     found = Counter()
     for rank in range(3):
-        for window in Stream(corpus, plain_bytes, 0.0, 0.0, window_bytes, 5, 0).windows(Place(), rank, 3):
-            if window.place.epoch == 2:
-                break
-            found.update(map(tuple, window.tokens.reshape(-1, 5).tolist()))
-    assert set(found.values()) == {2}
-    assert 5 * 700 + 20 <= len(found) <= 5 * 700 + 22
+        for documents in _read(Stream(corpus, plain_bytes, 0.0, 0.0, window_bytes, 5, 0), rank, 3):
+            found.update(documents)
+    whole = [document for document in found if not document.startswith(b"c")]
+    assert len(whole) == 5 * 700
+    assert {found[document] for document in whole} == {2}
+    # Of the file, rank 0 has its third in both epochs, the others theirs of some 20 rows.
+    assert max(found.values()) == 2
+    assert 2 * 233 + 2 * 13 <= found.total() - 2 * 5 * 700 <= 2 * 234 + 2 * 15
+
+
+def test_files_of_a_document_each_are_shared_evenly(tmp_path, plain_bytes):
+    for i in range(60):
+        (tmp_path / f"{i:02}").write_bytes(b"%04d" % i * 100)
+    stream = Stream(Corpus([str(tmp_path)]), plain_bytes, 0.0, 0.0, 1000, 400, 0)
+    read = [_read(stream, rank, 3) for rank in range(3)]
+    assert [[len(documents) for documents in epochs] for epochs in read] == [[20, 20]] * 3
+    assert all(len({*read[0][epoch], *read[1][epoch], *read[2][epoch]}) == 60 for epoch in range(2))
+
+
+def test_a_rank_that_gets_nothing_of_an_epoch_goes_on_with_the_next(tmp_path, plain_bytes):
+    """Units of 2 and 3 documents and 5 ranks: of no order of the units does each rank get one."""
+    for name, count in (("a", 2), ("b", 3)):
+        (tmp_path / name).write_bytes(b"".join(b"%s%d.\n" % (name.encode(), i) * 1024 for i in range(count)))
+    corpus = Corpus([str(tmp_path)], max_document_bytes=4096)
+    stream = Stream(corpus, plain_bytes, 0.0, 0.0, 10**6, 4096, 0)
+    read = [_read(stream, rank, 5, epochs=5) for rank in range(5)]
+    for documents in zip(*read, strict=True):
+        assert sorted(d[:2] for epoch in documents for d in epoch) == [b"a0", b"a1", b"b0", b"b1", b"b2"]
+    assert all(any(epochs) and not all(epochs) for epochs in read)
 
 
 def test_a_document_for_each_rank(tmp_path, plain_bytes):
@@ -253,6 +288,28 @@ def test_memory_is_bounded_by_the_window(tmp_path, plain_bytes, monkeypatch):
         pass
     assert len(encoded) <= 2
     assert max(encoded) < 200_000 + 65_536
+
+
+def test_of_rows_a_window_holds_one_more_at_most(tmp_path, plain_bytes):
+    row = "word\n" * 30_000  # three documents
+    (tmp_path / "rows").write_text(f"{json.dumps({'text': row})}\n" * 4)
+    corpus = Corpus([f"datasets:json:{tmp_path}/rows"])
+    for window in islice(Stream(corpus, plain_bytes, 0.0, 0.0, 160_000, T, 0).windows(Place(), 0, 1), 2):
+        assert window.num_tokens - len(window.place.tokens) == 2 * len(row) < 160_000 + len(row)
+
+
+@pytest.mark.parametrize("kind", [Rows, PlainFile])
+def test_going_on_within_rows_is_said_by_the_first_rank(corpus, plain_bytes, capsys, kind):
+    stream = Stream(corpus, plain_bytes, *SHARES, 200, T, 0)
+    for window in stream.windows(Place(), 0, 1):
+        unit, row = corpus.units[stream._order(0)[window.place.unit]], window.place.start
+        if row and isinstance(unit, kind):
+            break
+    assert not capsys.readouterr().err
+    next(stream.windows(window.place, 1, 2))
+    next(stream.windows(window.place, 0, 2))
+    said = f"reading {unit.name} again up to row {row}\n" if kind is Rows else ""
+    assert capsys.readouterr().err == said
 
 
 def test_a_sample_is_documents_of_the_corpus_from_all_files(corpus):
