@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,7 +176,7 @@ def _verdict(
         note = note_of(notes / "recipe.yaml", rank)
         if note.is_file():
             told[rank] = json.loads(note.read_text())
-            with logs[rank].open("a") as log:
+            with suppress(OSError), logs[rank].open("a") as log:  # a full disk may be the cause
                 log.write(told[rank]["trace"])
     causes: list[tuple[int, str]] = []  # the nearer to 0, the less likely a mere consequence
     for rank, status in failed.items():

@@ -36,7 +36,7 @@ from .selftest import (
 BATCHES = (1, 3, 64, 257)
 THREADS = {"torch": (1, 2)}  # of the engine that takes more than one
 WORK = 60_000_000  # multiply-accumulates of one evaluation
-CODER = "english-nano"  # the smallest that ships: shapes are the cases' business, and a decoded token costs least
+CODER = "english-nano"  # codes it: the smallest that ships, for shapes are the cases' business
 DRAWN = (48, 16)  # streams and steps of the text that is coded
 _AVX2 = "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse3,+sse4.1,+sse4.2,+ssse3"
 _AVX512 = f"{_AVX2},+avx512bw,+avx512cd,+avx512dq,+avx512f,+avx512vl"

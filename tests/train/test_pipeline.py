@@ -234,8 +234,24 @@ def test_a_stage_alone_does_not_change_what_the_first_one_made(command, key, val
 
 def test_pretraining_a_distilled_student_is_refused(trained, capsys):
     out, _ = trained
-    assert main(["pretrain", "-o", str(out), "--training.max_steps=15"]) == 1
+    plain = ["--distillation.teacher_share=0", "--training.max_steps=15"]
+    assert main(["pretrain", "-o", str(out), *plain]) == 1
     assert "distillation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "stage"),
+    [("teacher_share=0.5", "pretrain --stage teacher"), ("teachers=[english-nano]", "distill")],
+)
+def test_a_student_with_teachers_is_not_trained_without_them(given, stage, corpus, tmp_path, capsys):
+    out = tmp_path / "run"
+    settings = [f"--{key}={'null' if value is None else value}" for key, value in TINY.items()]
+    words = [*settings, f"--distillation.{given}", "--tokenizer.source=english-nano"]
+    assert main(["tokenizer", str(corpus), "-o", str(out), *words]) == 0
+    assert f"next: laconic {stage} -o {out}" in capsys.readouterr().out
+    assert main(["pretrain", "-o", str(out)]) == 1
+    assert f"without them: give `laconic {stage} -o {out}`" in capsys.readouterr().err
+    assert not (out / "student").exists()
 
 
 def test_a_run_within_its_own_corpus_does_not_learn_from_itself(corpus, tmp_path):

@@ -1,6 +1,7 @@
 """Who trains where: what is refused, what a failure is called, and that nothing outlives it."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -127,3 +128,12 @@ def test_the_verdict_names_the_first_cause(notes, failed, silent, words, tmp_pat
     assert words in verdict
     assert "\n" not in verdict
     assert all(logs[rank].read_text() == "a trace" for rank in notes)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_log_that_cannot_be_written_does_not_hide_the_cause(tmp_path):
+    note = {"message": "cannot write into runs/a: No space left on device", "kind": "mistake", "trace": "it"}
+    processes.note_of(tmp_path / "recipe.yaml", 0).write_text(json.dumps(note))
+    (log := tmp_path / "rank-0.log").symlink_to("/dev/full")
+    verdict = processes._verdict({0: 1}, [], tmp_path, [log], TrainingRecipe())
+    assert verdict == f"rank 0 of 1: {note['message']}"

@@ -96,6 +96,15 @@ def resumed(args: argparse.Namespace) -> Iterator[Run]:
         yield run
 
 
+def first_stage(recipe: Recipe) -> str:
+    """The command after `laconic tokenizer`."""
+    if recipe.kind == NGRAM:
+        return "export"
+    if recipe.distillation.teacher_share:
+        return "pretrain --stage teacher"
+    return "distill" if recipe.distillation.teachers else "pretrain"
+
+
 def print_report(report: dict[str, Any], run_folder: Path) -> None:
     """What a run made, for people."""
     v = report["validation"]

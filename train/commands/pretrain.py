@@ -2,8 +2,9 @@
 
 import argparse
 
+from ...coder.errors import LaconicError
 from ..rank import is_first
-from .common import add_run, resumed
+from .common import add_run, first_stage, resumed
 
 TAKES_SETTINGS = True  # cli.py hands --section.key VALUE over as args.settings
 
@@ -22,6 +23,12 @@ def run(args: argparse.Namespace) -> int:
     from ..pipeline import pretrain
 
     with resumed(args) as this:
+        if args.stage == "student" and this.recipe.distillation.taught:
+            raise LaconicError(
+                f"{args.out} has teachers, and this stage would train its student without them: "
+                f"give `laconic {first_stage(this.recipe)} -o {args.out}`, or take them out by "
+                "--distillation.teachers [] --distillation.teacher_share 0"
+            )
         module = pretrain(this, args.stage, this.recipe.training)
         if not is_first():
             return 0

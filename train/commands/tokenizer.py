@@ -3,7 +3,7 @@
 import argparse
 
 from ..rank import require_alone
-from .common import NGRAM, add_recipe, add_run, add_sources, recipe_from
+from .common import add_recipe, add_run, add_sources, first_stage, recipe_from
 
 TAKES_SETTINGS = True  # cli.py hands --section.key VALUE over as args.settings
 
@@ -26,5 +26,5 @@ def run(args: argparse.Namespace) -> int:
         prepare(this, args.sources)
         tokenizer = this.tokenizer()
     print(f"tokenizer    {this.tokenizer_file}  ({tokenizer.kind}, {tokenizer.vocab_size:,} tokens)")
-    print(f"next: laconic {'export' if recipe.kind == NGRAM else 'pretrain'} -o {args.out}")
+    print(f"next: laconic {first_stage(recipe)} -o {args.out}")
     return 0
