@@ -32,6 +32,7 @@ from .coder.report import Report
 
 AUTO = "auto"  # an address: the cluster that this machine belongs to
 LOCAL = "local"  # another: a cluster of this machine alone, for as long as the command runs
+NICENESS = "RAY_worker_niceness"  # of workers on machines that Ray starts; 15 if not said: they would starve
 MAX_WORKERS = 256
 SPARE = 16  # segments beyond one for each worker that are read ahead, at most
 RETRIES = 3  # of a segment whose worker died, failed or hung while it was coded
@@ -340,6 +341,7 @@ def _connect(ray: Any, address: str, workers: int) -> None:
     if address == LOCAL:
         # In this thread, for what Ray starts ends with the thread that started it.
         stop = signal.getsignal(signal.SIGTERM)
+        os.environ.setdefault(NICENESS, "0")
         try:
             ask(num_cpus=workers, include_dashboard=False)
         finally:

@@ -1,6 +1,7 @@
 """Compressing on a cluster of which machines are bad; by a stub of Ray, every day."""
 
 import io
+import os
 import signal
 import socket
 import sys
@@ -88,10 +89,12 @@ def retries(job):
     return sum(part.coded.retries for part in job.parts)
 
 
-def test_sound_machines_share_the_work(ray):
+def test_sound_machines_share_the_work(ray, monkeypatch):
+    monkeypatch.delenv(cluster.NICENESS, raising=False)
     ray({"one": 1, "two": 1})
     job, places, same = compress()
     assert (places, same, retries(job), nodes(job)) == (2, True, 0, {"one", "two"})
+    assert os.environ[cluster.NICENESS] == "0"  # what Ray starts inherits it
 
 
 @pytest.mark.parametrize(
