@@ -38,7 +38,7 @@ def open_shard(folder: str | os.PathLike[str], split: Split) -> TokenShard:
     if wanted and wanted != _digest_of(shard.path.resolve(), status.st_size, status.st_mtime_ns):
         raise LaconicError(
             f"{shard.path} is damaged: its tokens have another checksum than {MANIFEST} says; "
-            f"remove folder {shard.path.parent} and build the shards again"
+            f"remove folder {shard.path.parent} and build the shards again (`laconic tokenizer`)"
         )
     return shard
 

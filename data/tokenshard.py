@@ -88,7 +88,7 @@ class TokenShard:
             LaconicError: the file is not there, is of another version, or is truncated or damaged.
         """
         path = Path(path)
-        advice = f"remove folder {path.parent} and build the shards again"
+        advice = f"remove folder {path.parent} and build the shards again (`laconic tokenizer`)"
         try:
             size = path.stat().st_size
             with open(path, "rb") as file:
@@ -128,7 +128,7 @@ class TokenShard:
         if taken.size and taken.max() >= self.vocab_size:
             raise LaconicError(
                 f"{self.path} is damaged: it has token {taken.max()}, the largest is {self.vocab_size - 1}: "
-                f"remove folder {self.path.parent} and build the shards again"
+                f"remove folder {self.path.parent} and build the shards again (`laconic tokenizer`)"
             )
         return taken
 

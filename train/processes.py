@@ -180,15 +180,16 @@ def _verdict(
                 log.write(told[rank]["trace"])
     causes: list[tuple[int, str]] = []  # the nearer to 0, the less likely a mere consequence
     for rank, status in failed.items():
-        who, log, note = f"rank {rank} of {len(logs)}", logs[rank], told.get(rank)
+        who, note = f"rank {rank} of {len(logs)}", told.get(rank)
+        see = f"; see {logs[rank]}" if logs[rank].is_file() and logs[rank].stat().st_size else ""
         if note is None:
             signalled = f"was ended by {signal.Signals(-status).name}" if status < 0 else None
             how = signalled or f"ended with status {status}"
-            causes.append((1, f"{who} {how}, and the others with it; see {log}"))
+            causes.append((1, f"{who} {how}, and the others with it{see}"))
         elif note["kind"] == "mistake":
             causes.append((0, f"{who}: {note['message']}"))
         elif note["kind"] == "defect":
-            causes.append((2, f"{who} failed: {note['message']}; see {log}"))
+            causes.append((2, f"{who} failed: {note['message']}{see}"))
     if causes:
         return min(causes, key=lambda cause: cause[0])[1]
     missing = ", ".join(map(str, silent)) or "some rank"
