@@ -5,6 +5,7 @@ core, which has loaded the checkpoint once. The checkpoint is sent to each machi
 laconic itself, the very same, has to be there.
 """
 
+import atexit
 import os
 import platform
 import signal
@@ -344,6 +345,12 @@ def _connect(ray: Any, address: str, workers: int) -> None:
         os.environ.setdefault(NICENESS, "0")
         try:
             ask(num_cpus=workers, include_dashboard=False)
+        except (KeyboardInterrupt, SystemExit) as stopped:
+            # Half begun, Ray crashes as the interpreter ends; what it has started ends with this process.
+            interrupted = isinstance(stopped, KeyboardInterrupt)
+            status = 128 + (signal.SIGINT if interrupted else signal.SIGTERM)  # Ray's handler says otherwise
+            atexit.register(os._exit, status)
+            raise SystemExit(status) from None
         finally:
             signal.signal(signal.SIGTERM, stop)
         remedy = "try again, or leave out --ray: -T shares this machine's cores too"

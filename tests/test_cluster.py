@@ -40,6 +40,7 @@ def address():
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
+    os.environ.setdefault(cluster.NICENESS, "0")
     head = {"num_cpus": 1, "include_dashboard": False}
     machines = Machines(initialize_head=True, shutdown_at_exit=False, head_node_args=head)
     machines.add_node(num_cpus=1)

@@ -271,6 +271,23 @@ def test_a_local_cluster_that_does_not_come_up(ray, files, capsys, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt(), 130), (SystemExit(15), 143)])
+def test_a_stop_while_a_local_cluster_starts(ray, files, monkeypatch, tmp_path, stop, status):
+    """Ray would crash when the interpreter ends: it is not asked to end anything."""
+    at_exit = []
+    monkeypatch.setattr("atexit.register", lambda *call: at_exit.append(call))
+
+    def init(*args, **options):
+        raise stop
+
+    monkeypatch.setattr(ray({"one": 2}), "init", init)
+    with pytest.raises(SystemExit) as raised:
+        main(files)
+    assert raised.value.code == status
+    assert at_exit == [(os._exit, status)]
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+
+
 def test_addresses_that_do_not_answer(ray, files, capsys, monkeypatch):
     stub = ray({"one": 2})
     with socket.socket() as probe:

@@ -212,7 +212,7 @@ def test_a_run_is_tied_to_its_corpus_and_its_recipe(trained, corpus, tmp_path, c
     assert "training.learning_rate" in capsys.readouterr().err
     assert main(["train", str(corpus), "-o", str(out), *settings, "--data.validation_share=0.3"]) == 1
     assert "data.validation_share" in capsys.readouterr().err
-    assert main(["pretrain", "-o", str(out), "--training.learning_rate=0.1"]) == 1
+    assert main(["distill", "-o", str(out), "--training.learning_rate=0.1"]) == 1
     assert "training.learning_rate" in capsys.readouterr().err
     assert (out / "recipe.yaml").read_text() == recipe
     assert json.loads((out / "report.json").read_text())["id"] == report["id"]
