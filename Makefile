@@ -20,7 +20,7 @@ test: $(STAMP) ## the tests of every day (minutes, no network)
 
 # pytest exits with 5 where no test is marked slow: nothing to run is no failure.
 test-slow: $(STAMP) ## the tests that take minutes each
-	@$(BIN)/python -m pytest -m slow || { status=$$?; test $$status -eq 5 || exit $$status; }
+	@$(BIN)/python -m pytest -m slow -n logical --dist loadfile || { status=$$?; test $$status -eq 5 || exit $$status; }
 
 lint: $(STAMP) ## ruff and pyright
 	$(BIN)/ruff check .

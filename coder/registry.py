@@ -132,9 +132,7 @@ def find(wanted: Name) -> Listing:
         if path.exists()
         else f"there is no checkpoint {text!r}"
     )
-    raise LaconicError(
-        f"{what}; here are: {_what_is_here()}. Give a folder, set {VARIABLE}, or compress with -m none"
-    )
+    raise LaconicError(f"{what}; here are: {_what_is_here()}. Give one of these, a folder, or set {VARIABLE}")
 
 
 def open_model(listing: Listing, engine: str | None = None, threads: int | None = None) -> "Model":

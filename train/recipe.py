@@ -152,6 +152,8 @@ class DistillationRecipe:
                 f"distillation.teachers is {self.teachers}, and the student has a tokenizer of its own: give "
                 f"it theirs, tokenizer.source {self.teachers[0]}"
             )
+        if len(set(self.teachers)) < len(self.teachers):
+            found.append(f"distillation.teachers is {self.teachers}: name each teacher once")
         for name in ("hidden_weight", "attention_weight"):
             weight = getattr(self, name)
             if weight and self.top_k:

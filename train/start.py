@@ -96,19 +96,21 @@ def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, 
     fixed |= {"kind": "transformer", "tokenizer.source": None}
     fixed |= {f"distillation.{key}": value for key, value in asdict(DistillationRecipe()).items()}
     wanted = {**read_config(config), **overrides}
+    changed = [key for key in fixed if wanted.get(key, fixed[key]) != fixed[key]]
+    if taught := [key for key in changed if key.startswith("distillation.")]:
+        raise LaconicError(
+            f"--from has no teachers, and {', '.join(taught)} would have some: leave that out, or train anew "
+            f"without --from, by tokenizer.source {start.name}"
+        )
     bits = {"training.weight_bits": bits_of(start.checkpoint.tensors)}
     recipe = build_recipe(read_yaml(CONFIGS / "adapt.yaml"), fixed, bits, wanted)
-    odd = [
-        f"{key} {wanted[key]}"
-        for key in fixed
-        if wanted.get(key, fixed[key]) != fixed[key] and not _may_become(key, wanted[key], fixed)
-    ]
+    odd = [f"{key} {wanted[key]}" for key in changed if not _may_become(key, wanted[key], fixed)]
     if odd:
         there = ", ".join(f"{fixed[text.split()[0]]}" for text in odd)
         raise LaconicError(
             f"the recipe asks for {', '.join(odd)}, {start.name} has {there}: what is adapted keeps its "
             "tokenizer and its shape, but for more layers or a longer window, or fewer layers, heads or "
-            "channels, and has no teacher; leave that out, or train anew without --from"
+            "channels; leave that out, or train anew without --from"
         )
     return recipe
 

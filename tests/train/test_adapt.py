@@ -334,7 +334,11 @@ def test_where_no_text_is_left_for_figures_nothing_is_trained(
         (["--model.ffn_dim=64"], "ffn_dim 64"),
         (["--model.num_heads=0", "--model.ffn_dim=0"], "model.ffn_dim is 0"),
         (["--training.sparsity=1"], "training.sparsity is 1"),
-        (["--distillation.teacher_share=0.3"], "teacher_share 0.3"),
+        (
+            ["--distillation.teacher_share=0.3"],
+            "--from has no teachers, and distillation.teacher_share would",
+        ),
+        (["--distillation.teachers=[english-nano]"], "distillation.teachers would have some: leave that out"),
         (["--tier", "small"], "leave --tier out"),
         (["--model", "ngram"], "counted, not adapted"),
         (["--adaptation.anchor=-1"], "adaptation.anchor is -1"),
