@@ -341,16 +341,17 @@ def _connect(ray: Any, address: str, workers: int) -> None:
 
     if address == LOCAL:
         # In this thread, for what Ray starts ends with the thread that started it.
-        stop = signal.getsignal(signal.SIGTERM)
+        stop, ending = signal.getsignal(signal.SIGTERM), list[int]()
+        # Half begun, Ray would crash as the interpreter ends. This comes after what Ray registers from here
+        # on, which ends the processes it has started.
+        atexit.register(lambda: os._exit(ending[0]) if ending else None)
         os.environ.setdefault(NICENESS, "0")
         try:
             ask(num_cpus=workers, include_dashboard=False)
         except (KeyboardInterrupt, SystemExit) as stopped:
-            # Half begun, Ray crashes as the interpreter ends; what it has started ends with this process.
             interrupted = isinstance(stopped, KeyboardInterrupt)
-            status = 128 + (signal.SIGINT if interrupted else signal.SIGTERM)  # Ray's handler says otherwise
-            atexit.register(os._exit, status)
-            raise SystemExit(status) from None
+            ending.append(128 + (signal.SIGINT if interrupted else signal.SIGTERM))  # Ray's handler says else
+            raise SystemExit(ending[0]) from None
         finally:
             signal.signal(signal.SIGTERM, stop)
         remedy = "try again, or leave out --ray: -T shares this machine's cores too"
