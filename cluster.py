@@ -348,9 +348,12 @@ def _connect(ray: Any, address: str, workers: int) -> None:
         os.environ.setdefault(NICENESS, "0")
         try:
             ask(num_cpus=workers, include_dashboard=False)
-        except (KeyboardInterrupt, SystemExit) as stopped:
-            interrupted = isinstance(stopped, KeyboardInterrupt)
-            ending.append(128 + (signal.SIGINT if interrupted else signal.SIGTERM))  # Ray's handler says else
+        except KeyboardInterrupt:
+            ending.append(128 + signal.SIGINT)
+            raise
+        except SystemExit as stopped:
+            code = stopped.code if isinstance(stopped.code, int) else 1
+            ending.append(128 + code if code == signal.SIGTERM else code)  # Ray's own handler says 15
             raise SystemExit(ending[0]) from None
         finally:
             signal.signal(signal.SIGTERM, stop)

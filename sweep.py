@@ -42,17 +42,18 @@ def run(args: argparse.Namespace) -> int:
     """Every trial in order, then the table; 1 where a trial failed."""
     from .train.commands.common import overrides_from, recipe_name
     from .train.lock import locked
+    from .train.rank import require_alone
     from .train.trials import Sweep, pareto_front, plan_trials, read_axis
 
+    require_alone("sweep")
     if args.draws is not None and args.draws < 1:
         raise LaconicError(f"--draws {args.draws}: it must be at least 1")
     settings = overrides_from(args)
     trials = plan_trials([read_axis(text) for text in args.over], args.draws, args.seed)
     base = {"recipe": recipe_name(args), "config": args.config, "settings": settings}
     rows: list[dict[str, Any]] = []
-    sweep = Sweep(args.out, args.sources, base, trials)
     with locked(args.out):
-        for row in sweep.run():
+        for row in Sweep(args.out, args.sources, base, trials).run():
             rows.append(row)
             print(f"{row['trial'] + 1} of {len(trials)}: {_describe(row, trials)}", flush=True)
     done = [row for row in rows if row["status"] == "done"]

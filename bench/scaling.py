@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -165,11 +166,14 @@ def _cost(stage: str, size: int, words: Sequence[str | Path], folder: Path) -> C
         try:
             printed, _ = process.communicate()
         except BaseException:  # such as SIGTERM: the stage ends too
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             raise
         seconds = time.perf_counter() - began
-        status, cpu_seconds, peak = json.loads(printed.splitlines()[-1])
+        status, cpu_seconds, peak = process.returncode, 0.0, 0
+        if not status:
+            status, cpu_seconds, peak = json.loads(printed.splitlines()[-1])
         if status:
             said.seek(0)
             last = said.read().decode(errors="replace").strip().rpartition("\n")[2]

@@ -34,6 +34,10 @@ class _State:
         values: dict[str, Any] = {
             k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in plain.items()
         }
+        if "before" in values:
+            raise LaconicError(
+                "this run was begun by an older laconic, whose ranks had other documents: begin another"
+            )
         used = values.pop("used")
         return cls(Place(**values), used)
 

@@ -48,8 +48,10 @@ def _lack(folder: Path) -> str | None:
     """What of its files a checkpoint's folder has not, or not whole."""
     try:
         parts: dict[str, int] = json.loads((folder / PARTS).read_text())
+    except FileNotFoundError:  # of an older laconic: a folder has its name only once it is whole
+        return None if any(folder.rglob("*.pt")) else "it is empty"
     except (OSError, ValueError):
-        return f"{PARTS} is missing or damaged"
+        return f"{PARTS} is damaged"
     for name, size in parts.items():
         if not (folder / name).is_file():
             return f"{name} is missing"

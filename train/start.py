@@ -99,8 +99,8 @@ def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, 
     changed = [key for key in fixed if wanted.get(key, fixed[key]) != fixed[key]]
     if taught := [key for key in changed if key.startswith("distillation.")]:
         raise LaconicError(
-            f"--from has no teachers, and {', '.join(taught)} would have some: leave that out, or train anew "
-            f"without --from, by tokenizer.source {start.name}"
+            f"--from has no teachers: leave out {', '.join(taught)}, or train anew without --from, by "
+            f"tokenizer.source {start.name}"
         )
     bits = {"training.weight_bits": bits_of(start.checkpoint.tensors)}
     recipe = build_recipe(read_yaml(CONFIGS / "adapt.yaml"), fixed, bits, wanted)
@@ -119,6 +119,8 @@ def _may_become(key: str, wanted: Any, there: Mapping[str, Any]) -> bool:
     """Whether more can grow, or less be left by pruning; relative positions have a bias for each distance."""
     if key == "model.window" and there["model.positions"] == "relative":
         return False
+    if key == "tokenizer.vocab_size":  # asked for, and more than the text gave
+        return wanted > there[key]
     return (key in GROWING and wanted > there[key]) or (key in PRUNABLE and wanted < there[key])
 
 

@@ -190,7 +190,9 @@ def fit_tokenizer(run: Run, corpus: Corpus) -> ByteTokenizer:
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     shown = "".join(f", {value:.3f} {name.replace('_', ' ')}" for name, value in figures.items())
     less = (
-        "" if tokenizer.vocab_size == recipe.vocab_size else f" (not {recipe.vocab_size:,}: no more repeat)"
+        ""
+        if tokenizer.vocab_size == recipe.vocab_size
+        else f" (not {recipe.vocab_size:,}: the text has no more)"
     )
     print(f"tokenizer: {tokenizer.kind}, {tokenizer.vocab_size:,} tokens{less}{shown}", file=sys.stderr)
     return tokenizer

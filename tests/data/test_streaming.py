@@ -11,7 +11,7 @@ from laconic.coder.errors import LaconicError
 from laconic.data.corpus import Corpus
 from laconic.data.sources import PlainFile, Rows, Unreadable
 from laconic.data.splits import split_of
-from laconic.data.streaming import StreamingDataModule
+from laconic.data.streaming import StreamingDataModule, _State
 from laconic.data.windows import Place, Stream
 from laconic.models.tokenizer import train_tokenizer
 
@@ -339,3 +339,10 @@ def test_a_sample_of_uneven_files_is_as_large_as_was_asked_for(tmp_path):
     corpus = Corpus([str(tmp_path)], max_document_bytes=1000)
     taken = sum(map(len, corpus.sample(40_000)))
     assert 40_000 <= taken < 41_000
+
+
+def test_a_place_of_an_older_laconic_is_refused():
+    place = _State(Place()).as_plain()
+    assert _State.from_plain(place).used == 0
+    with pytest.raises(LaconicError, match="begun by an older laconic"):
+        _State.from_plain(place | {"before": 3})

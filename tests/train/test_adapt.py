@@ -336,9 +336,9 @@ def test_where_no_text_is_left_for_figures_nothing_is_trained(
         (["--training.sparsity=1"], "training.sparsity is 1"),
         (
             ["--distillation.teacher_share=0.3"],
-            "--from has no teachers, and distillation.teacher_share would",
+            "--from has no teachers: leave out distillation.teacher_share, or",
         ),
-        (["--distillation.teachers=[english-nano]"], "distillation.teachers would have some: leave that out"),
+        (["--distillation.teachers=[english-nano]"], "leave out distillation.teachers, or train anew"),
         (["--tier", "small"], "leave --tier out"),
         (["--model", "ngram"], "counted, not adapted"),
         (["--adaptation.anchor=-1"], "adaptation.anchor is -1"),

@@ -9,7 +9,7 @@ import torch
 from laconic.coder.errors import LaconicError
 from laconic.train.logs import CsvLog, cut, position
 from laconic.train.run import writing
-from laconic.train.saving import fault, list_parts, newest_sound, one_before, settle, write_checkpoint
+from laconic.train.saving import PARTS, fault, list_parts, newest_sound, one_before, settle, write_checkpoint
 
 
 def content(number: int) -> dict:
@@ -109,6 +109,8 @@ def test_a_folder_without_one_of_its_parts_is_damaged(tmp_path, capsys):
     part.unlink()
     assert newest_sound(last) == one_before(last)
     assert "rank_0.pt is missing): using" in capsys.readouterr().err
+    (one_before(last) / PARTS).unlink()  # as an older laconic left it
+    assert fault(one_before(last)) is None
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="has no device that is always full")

@@ -100,4 +100,4 @@ def test_a_vocabulary_that_the_text_does_not_have_is_as_large_as_it_has(tmp_path
     run = Run(tmp_path / "run", Recipe(tokenizer=TokenizerRecipe(vocab_size=60_000)))
     size = fit_tokenizer(run, Corpus([str(tmp_path / "app.log")])).vocab_size
     assert 256 < size < 300
-    assert f"tokenizer: bpe, {size} tokens (not 60,000: no more repeat)" in capsys.readouterr().err
+    assert f"tokenizer: bpe, {size} tokens (not 60,000: the text has no more)" in capsys.readouterr().err

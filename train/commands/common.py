@@ -79,8 +79,8 @@ def resumed(args: argparse.Namespace) -> Iterator[Run]:
     """The run in args.out, with settings of this call; the caller keeps them when its stage is done.
 
     Raises:
-        LaconicError: there is none, or a setting contradicts what the tokenizer's stage has made; what cannot
-            be read may be left out from now on.
+        LaconicError: there is none, or a setting is none of a stage's own, and differs from the run's; what
+            cannot be read may be left out from now on.
     """
     overrides: dict[str, Any] = read_overrides(args.settings)
     if getattr(args, "minutes", None) is not None:

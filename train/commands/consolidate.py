@@ -2,6 +2,7 @@
 
 import argparse
 
+from ..rank import require_alone
 from .common import add_run
 
 
@@ -18,6 +19,7 @@ def run(args: argparse.Namespace) -> int:
     from ..consolidate import end_stage
     from ..run import Run
 
+    require_alone("consolidate")
     with Run.open(args.out, None) as this:
         path, steps = end_stage(this, args.stage)
     print(f"{args.stage:<12} {path}  ({steps:,} steps)")

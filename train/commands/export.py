@@ -4,8 +4,9 @@ import argparse
 from typing import Any
 
 from ...coder.errors import LaconicError
+from ..rank import require_alone
 from ..run import Run
-from .common import NGRAM, add_run, print_report, resumed
+from .common import NGRAM, add_run, first_stage, print_report, resumed
 
 TAKES_SETTINGS = True  # cli.py hands --section.key VALUE over as args.settings
 
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Freeze and report."""
+    require_alone("export")
     with resumed(args) as this:
         if this.recipe.kind == NGRAM:
             from ..ngram import train_ngram
@@ -32,9 +34,8 @@ def run(args: argparse.Namespace) -> int:
 def _export(run: Run) -> dict[str, Any]:
     path = run.stage("student") / "final.ckpt"
     if not path.is_file():
-        raise LaconicError(
-            f"{run.folder} has no trained student: run `laconic pretrain -o {run.folder}` first"
-        )
+        before = f"laconic {first_stage(run.recipe)} -o {run.folder}"
+        raise LaconicError(f"{run.folder} has no trained student: run `{before}` first")
     from ..export import export
     from ..language import load_language_module
 
