@@ -131,13 +131,15 @@ def test_mistakes_are_one_line_and_status_1(arguments, words, tmp_path, capsys, 
     assert "\n" not in error
 
 
-def test_a_corpus_that_is_too_small_and_a_vocabulary_out_of_reach(tmp_path, capsys):
+def test_a_corpus_that_is_too_small_or_repeats_itself(tmp_path, capsys):
     (tmp_path / "small.txt").write_text("hello " * 100)
     assert main(["train", str(tmp_path / "small.txt"), "-o", str(tmp_path / "a")]) == 1
     assert "20,000" in capsys.readouterr().err
     (tmp_path / "dull.txt").write_text("0123456789\n" * 5000)
     assert main(["train", str(tmp_path / "dull.txt"), "-o", str(tmp_path / "b")]) == 1
-    assert "vocabulary" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "(not 4,096: the text has no more)" in error
+    assert "none fell to the validation split" in error
 
 
 def test_loading_reads_no_pickled_code(trained):
