@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from .disk import flush, flush_all
 from .errors import LaconicError
 from .fixedpoint import Array
 from .graph import PRIOR_TENSORS, FrozenConfig, check_tensors
@@ -115,7 +116,7 @@ class FrozenCheckpoint:
         return sum((self.path / name).stat().st_size for name in (TENSORS, CONFIG, TOKENIZER))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the folder beside its final place and rename it; an existing folder is an error."""
+        """Write the folder beside its place, flush it to the disk, rename it; an existing one is an error."""
         target = Path(folder)
         if target.exists():
             raise LaconicError(f"{target} exists: choose another folder or remove it first")
@@ -137,7 +138,9 @@ class FrozenCheckpoint:
             for file in partial.iterdir():
                 file.chmod(0o644)
             partial.chmod(0o755)
+            flush_all(partial)
             partial.rename(target)
+            flush(target.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise

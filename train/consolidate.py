@@ -19,19 +19,19 @@ BEST, LAST, FINAL = "best.ckpt", "last.ckpt", "final.ckpt"
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a stage has its final.ckpt; a damaged one is dropped, for the last checkpoint makes it again.
+    """Whether a stage has its final.ckpt; a damaged one is dropped, for another checkpoint makes it again.
 
     Raises:
-        LaconicError: it is damaged, and so is the last checkpoint, or there is none.
+        LaconicError: it is damaged, and no other checkpoint is sound.
     """
     final = folder / FINAL
     reason = fault(final) if final.is_file() else None
     if reason is not None:
-        last = newest_sound(folder / LAST)
-        if last is None:
+        other = newest_sound(folder / LAST, folder / BEST)
+        if other is None:
             raise damaged(final, reason)
         if is_first():
-            print(f"{final} is damaged ({reason}): making it again from {last}", file=sys.stderr, flush=True)
+            print(f"{final} is damaged ({reason}): making it again from {other}", file=sys.stderr, flush=True)
             final.unlink(missing_ok=True)
         return False
     return final.is_file()

@@ -16,25 +16,53 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
+from torch._C import PyTorchFileReader
 
+from ..coder.disk import flush, flush_all
 from ..coder.errors import LaconicError
 from .rank import is_first
 
 PARTS = "parts.json"  # of a checkpoint that is a folder
+FOLDER = 0x10  # attribute of a part of an archive, of which torch.load then reads nothing, and says nothing
+
+_sound: dict[Path, list[tuple[int, ...]]] = {}  # what was checked or written here, as `fault` says
 
 
 def fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint, every byte of which is read; None where nothing is."""
-    if path.is_dir() and (lack := _lack(path)):
-        return lack
-    for file in sorted(path.rglob("*.pt")) if path.is_dir() else [path]:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                part = archive.testzip()
-        except Exception as error:  # whatever damage makes of an archive, or a disk that does not read
-            return str(error) or type(error).__name__
-        if part is not None:
+    """What is wrong with a checkpoint, every byte of which is read; None where nothing is.
+
+    What this process wrote or found sound is not read again, unless its files have changed.
+    """
+    try:
+        stamp = _stamp(path)
+        if _sound.get(path) == stamp:
+            return None
+        if path.is_dir() and (lack := _lack(path)):
+            return lack
+        for file in sorted(path.rglob("*.pt")) if path.is_dir() else [path]:
+            if (torn := _torn(file)) is not None:
+                return torn
+    except Exception as error:  # whatever damage makes of an archive, or a disk that does not read
+        return str(error).split("\n")[0] or type(error).__name__
+    _sound[path] = stamp
+    return None
+
+
+def _stamp(path: Path) -> list[tuple[int, ...]]:
+    """What changes when a file is written."""
+    status = [file.stat() for file in (path, *sorted(path.rglob("*")))]
+    return [(s.st_ino, s.st_size, s.st_mtime_ns) for s in status]
+
+
+def _torn(file: Path) -> str | None:
+    """What of an archive is not as it was written."""
+    with zipfile.ZipFile(file) as archive:
+        if (part := archive.testzip()) is not None:
             return f"{part} is not what its checksum says"
+        for part in archive.infolist():
+            if part.external_attr & FOLDER:
+                return f"{part.filename} is marked as a folder"
+    PyTorchFileReader(str(file))  # refuses what zipfile does not look at
     return None
 
 
@@ -98,28 +126,18 @@ def settle(partial: Path, path: Path) -> None:
 
     Whatever ends the process, one of both is there and whole.
     """
-    for part in (partial, *partial.rglob("*")):
-        _flush(part)
+    flush_all(partial)
     if path.exists() and fault(path) is None:
-        _remove(one_before(path))
+        remove(one_before(path))
         os.replace(path, one_before(path))
-    _remove(path)
+    remove(path)
     os.replace(partial, path)
-    _flush(path.parent)
+    flush(path.parent)
+    _sound[path] = _stamp(path)
 
 
-def _flush(path: Path) -> None:
-    """Have a file, or the names in a folder where the system lets folders be opened, on the disk."""
-    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if there is one."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -33,7 +33,7 @@ from torch.distributed.fsdp import (
 from ..coder.errors import LaconicError
 from ..models.transformer import Block
 from .recipe import TrainingRecipe
-from .saving import WholeFiles, list_parts, settle
+from .saving import WholeFiles, list_parts, remove, settle
 
 BUCKET = 1 << 24  # numbers that ZeRO reduces or gathers at once
 KEPT_WHOLE = 1000  # parameters up to this many numbers are not worth sharding
@@ -152,6 +152,12 @@ class _ZeroPrecision(DeepSpeedPrecision):
     def forward_context(self) -> AbstractContextManager[Any]:
         return _autocast(self.products, self.device)
 
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, tensor: Tensor, model: pl.LightningModule, optimizer: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """The loss is divided by `accumulate` once: by Lightning, and not by DeepSpeed too."""
+        super().backward(tensor, model, optimizer, *args, scale_wrt_gas=False, **kwargs)
+
     def optimizer_step(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, optimizer: Any, model: pl.LightningModule, closure: Callable[[], Any], **kwargs: Any
     ) -> Any:
@@ -205,6 +211,9 @@ class _Zero(DeepSpeedStrategy):
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         path = Path(self.broadcast(str(filepath)))
         partial = path.with_name(path.name + ".partial")
+        if self.is_global_zero:
+            remove(partial)  # what a killed save left would be listed among this one's parts
+        self.barrier()
         super().save_checkpoint(checkpoint, partial, storage_options)
         self.barrier()
         if self.is_global_zero:

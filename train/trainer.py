@@ -151,7 +151,7 @@ def _explained(error: RuntimeError, recipe: TrainingRecipe) -> Exception:
 
 
 def fit(module: LanguageModule, data: TokenDataModule, folder: Path, label: str) -> Path:
-    """Train until the budget is spent; a run that was interrupted goes on from its last checkpoint.
+    """Train until the budget is spent; a run that was interrupted goes on from its last sound checkpoint.
 
     Where this process is one of several, all of them call this, and the first one writes.
 
@@ -170,12 +170,13 @@ def fit(module: LanguageModule, data: TokenDataModule, folder: Path, label: str)
         return final
     recipe = module.training_recipe
     check_room(recipe)
-    resume = newest_sound(last)
+    resume = newest_sound(last, folder / BEST)
     state = read_state(resume) if resume else {}
     if resume:
         _check_settings(resume, state, module)
     if is_first():
         cut(folder, state.get("logs"))
+    del state  # which is as large as what is trained
     pl.seed_everything(recipe.seed, verbose=False)
     _keep_pages()
     with limited_threads(recipe.threads, recipe.devices), writing(folder):

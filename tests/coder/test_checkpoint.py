@@ -1,6 +1,7 @@
 import hashlib
 import json
 import lzma
+import os
 
 import numpy as np
 import pytest
@@ -205,6 +206,20 @@ def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         random_checkpoint(random_config()).save(tmp_path / "frozen")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="cannot flush folders here")
+def test_all_of_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    made, named, fsync = tmp_path / "frozen", {}, os.fsync
+
+    def noted(descriptor):
+        named[os.fstat(descriptor).st_ino] = made.exists()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    random_checkpoint(random_config()).save(made)
+    inside = [path.stat().st_ino for path in (made, *made.iterdir())]
+    assert named == {**dict.fromkeys(inside, False), tmp_path.stat().st_ino: True}
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused():

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from laconic.coder.errors import LaconicError
 from laconic.train.configuration import build_recipe, load_recipe
 from laconic.train.consolidate import consolidate, is_done
 from laconic.train.language import LanguageModule, load_language_module
-from laconic.train.pipeline import prepare, run
+from laconic.train.pipeline import distill, prepare, run
 from laconic.train.run import Run
 
 
@@ -279,6 +280,21 @@ def test_a_damaged_training_checkpoint_is_one_line(trained, tmp_path, capsys):
     again, before = load_language_module(consolidate(path.parent)), load_language_module(sound)
     torch.testing.assert_close(again.state_dict(), before.state_dict(), rtol=0, atol=0)
     assert is_done(path.parent)
+
+
+def test_the_best_checkpoint_takes_the_place_of_damaged_ones(trained, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(trained[0], out)
+    student = out / "student"
+    before = load_language_module(student / "final.ckpt")
+    shutil.copy(student / "last.ckpt", student / "best.ckpt")
+    for name in ("final.ckpt", "last.ckpt", "last.ckpt.old"):
+        (student / name).write_bytes((student / name).read_bytes()[:-100])
+    recipe = load_recipe("nano", None, {**TINY, "distillation.teacher_share": 0.5})
+    again = distill(Run(out, recipe), replace(recipe.training, max_steps=15))
+    assert f"making it again from {student / 'best.ckpt'}" in capsys.readouterr().err
+    torch.testing.assert_close(again.state_dict(), before.state_dict(), rtol=0, atol=0)
+    assert is_done(student)
 
 
 def test_a_run_that_failed_before_it_made_anything_may_begin_anew(corpus, tmp_path):

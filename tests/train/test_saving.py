@@ -1,15 +1,29 @@
 """Checkpoints of training: damage is noticed wherever it is, and a write that fails costs nothing."""
 
+import os
 import random
+import struct
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.strategies import DeepSpeedStrategy
 
 from laconic.coder.errors import LaconicError
 from laconic.train.logs import CsvLog, cut, position
 from laconic.train.run import writing
-from laconic.train.saving import PARTS, fault, list_parts, newest_sound, one_before, settle, write_checkpoint
+from laconic.train.saving import (
+    FOLDER,
+    PARTS,
+    fault,
+    list_parts,
+    newest_sound,
+    one_before,
+    settle,
+    write_checkpoint,
+)
+from laconic.train.strategies import _Zero
 
 
 def content(number: int) -> dict:
@@ -36,18 +50,43 @@ def test_the_newest_and_the_one_before_are_kept(last):
     assert newest_sound(last.with_name("best.ckpt")) is None
 
 
-def test_a_bit_flipped_anywhere_is_noticed_or_changes_nothing(last):
-    sound, draw, noticed = last.read_bytes(), random.Random(0), 0
-    for _ in range(300):
-        place, bit = draw.randrange(len(sound)), 1 << draw.randrange(8)
-        last.write_bytes(sound[:place] + bytes([sound[place] ^ bit]) + sound[place + 1 :])
-        if fault(last) is None:
-            found = torch.load(last, weights_only=True)
-            assert torch.equal(found["weights"], content(3)["weights"])
-            assert torch.equal(found["others"][0], content(3)["others"][0])
-        else:
-            noticed += 1
-    assert noticed > 270  # the rest are fields that nobody reads, and what fills files up to multiples of 64
+def outside_data(path: Path) -> list[int]:
+    """The places in an archive at which none of its parts has a byte."""
+    content, within = path.read_bytes(), set()
+    for part in zipfile.ZipFile(path).infolist():
+        name, extra = struct.unpack_from("<HH", content, part.header_offset + 26)
+        begin = part.header_offset + 30 + name + extra
+        within |= set(range(begin, begin + part.compress_size))
+    return sorted(set(range(len(content))) - within)
+
+
+def test_a_bit_flipped_anywhere_is_noticed_or_changes_nothing(tmp_path):
+    path, weights, draw = tmp_path / "sound.ckpt", torch.arange(100.0), random.Random(0)
+    write_checkpoint({"weights": weights}, path)
+    sound, outside = path.read_bytes(), outside_data(path)
+    assert len(outside) > 1000
+    noticed = 0
+    for place in (*outside, *draw.sample(range(len(sound)), 200)):
+        for bit in (1 << draw.randrange(8), FOLDER):
+            damaged = tmp_path / f"{place}-{bit}.ckpt"
+            damaged.write_bytes(sound[:place] + bytes([sound[place] ^ bit]) + sound[place + 1 :])
+            if fault(damaged) is None:
+                assert torch.equal(torch.load(damaged, weights_only=True)["weights"], weights), place
+            else:
+                noticed += 1
+            damaged.unlink()
+    assert noticed > 800  # the rest are fields that nobody reads, and what fills files up to multiples of 64
+
+
+def test_what_was_found_sound_is_read_again_when_it_has_changed(last, monkeypatch):
+    read = []
+    monkeypatch.setattr("laconic.train.saving._torn", read.append)
+    for path in (last, one_before(last)) * 2:
+        assert fault(path) is None
+    assert read == [one_before(last)]  # for what was written here is sound
+    os.utime(last)
+    assert fault(last) is None
+    assert read == [one_before(last), last]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +104,7 @@ def test_a_bit_flipped_anywhere_is_noticed_or_changes_nothing(last):
 )
 def test_the_one_before_takes_the_place_of_a_damaged_one(damage, last, capsys):
     last.write_bytes(damage(last.read_bytes()))
+    os.utime(last, (0, 0))  # another time than that at which it was written, a moment ago
     assert newest_sound(last) == one_before(last)
     said = capsys.readouterr().err
     assert said.startswith(f"{last} is damaged (")
@@ -111,6 +151,33 @@ def test_a_folder_without_one_of_its_parts_is_damaged(tmp_path, capsys):
     assert "rank_0.pt is missing): using" in capsys.readouterr().err
     (one_before(last) / PARTS).unlink()  # as an older laconic left it
     assert fault(one_before(last)) is None
+
+
+def test_a_folder_that_a_killed_save_left_lends_the_next_one_nothing(tmp_path, monkeypatch):
+    last, partial = tmp_path / "last.ckpt", tmp_path / "last.ckpt.partial"
+    happened = []
+
+    def save(strategy, checkpoint, path, storage_options):
+        happened.append("parts")
+        Path(path).mkdir(exist_ok=True)
+        torch.save(checkpoint, Path(path) / f"rank_{checkpoint['number']}.pt")
+
+    def barrier(strategy):
+        happened.append("barrier")
+
+    monkeypatch.setattr(DeepSpeedStrategy, "save_checkpoint", save)
+    for name, value in {"barrier": barrier, "broadcast": lambda _, x: x, "is_global_zero": True}.items():
+        monkeypatch.setattr(_Zero, name, value)
+    strategy = object.__new__(_Zero)  # needs no DeepSpeed
+    save(strategy, content(1), partial, None)
+    list_parts(partial)  # and here it was killed
+    happened.clear()
+    for number in (2, 3):
+        strategy.save_checkpoint(content(number), last)
+        assert sorted(path.name for path in last.iterdir()) == [PARTS, f"rank_{number}.pt"]
+        assert fault(last) is None
+    assert happened == ["barrier", "parts", "barrier", "barrier"] * 2  # no rank writes what is then removed
+    assert not partial.exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="has no device that is always full")

@@ -33,7 +33,7 @@ STRATEGIES = ["ddp", "fsdp", *(pytest.param(f"deepspeed_{stage}", marks=DEEPSPEE
 STEPS = 12
 SETTINGS = {
     **TINY,
-    "model.tied": False,
+    "model.tied": True,
     "training.max_steps": STEPS,
     "training.batch_size": 4,
     "training.threads": 2,
@@ -46,6 +46,8 @@ CONSTANT = {
     "warmdown_share": 0.0,
     "quantised_share": 0.0,
 }  # whatever the number of steps
+# Gradients are 0.89 to 1.30 long: not all are clipped, and none would be if they were halved.
+STEPS_OF_TWO = {"accumulate": 2, "clip_norm": 0.9}
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +75,9 @@ def validated(this: Run) -> float:
 
 @pytest.fixture(scope="module")
 def alone(prepared, tmp_path_factory):
-    """One process with the batches of two: with a schedule and simulated integers, and without."""
+    """One process with the batches of two: steps of two of them, a schedule, integers; and none of these."""
     made = []
-    for changes in ({}, CONSTANT):
+    for changes in (STEPS_OF_TWO, CONSTANT):
         this = new_run(prepared, tmp_path_factory.mktemp("alone") / "run", batch_size=8, **changes)
         made.append((pretrain(this, "student", this.recipe.training), validated(this)))
     return made
@@ -84,12 +86,12 @@ def alone(prepared, tmp_path_factory):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_processes_reach_the_loss_of_one(strategy, alone, prepared, tmp_path):
     changes = {"strategy": strategy, "checkpoint_activations": True}  # which changes no number
-    this = new_run(prepared, tmp_path / "run", devices=2, **changes)
+    this = new_run(prepared, tmp_path / "run", devices=2, **changes, **STEPS_OF_TWO)
     module = pretrain(this, "student", this.recipe.training)
     reference, loss = alone[0]
     assert validated(this) == pytest.approx(loss, abs=2e-5)
     assert module.transformer.quantised
-    assert module.tokens_seen == reference.tokens_seen == STEPS * 8 * 32
+    assert module.tokens_seen == reference.tokens_seen == STEPS * 2 * 8 * 32
     weights, expected = module.state_dict(), reference.state_dict()
     assert set(weights) == set(expected)
     torch.testing.assert_close(weights, expected, atol=2e-4, rtol=1e-3)
