@@ -70,7 +70,7 @@ def new_run(prepared: Path, folder: Path, **training) -> Run:
 def validated(this: Run) -> float:
     """The last validation loss that was logged, in bits per byte."""
     with (this.folder / "student" / "metrics.csv").open() as file:
-        *_, loss = (row["validation/bits_per_byte"] for row in csv.DictReader(file) if row["epoch"])
+        *_, loss = filter(None, (row["validation/bits_per_byte"] for row in csv.DictReader(file)))
     return float(loss)
 
 
