@@ -75,7 +75,7 @@ def test_a_name_is_no_pattern(builder, tmp_path):
     rows = [row.decode() for row in _read(f"datasets:{builder}:{tmp_path}/**:")]
     assert sorted(rows) == sorted(f"row of {name}" for name in names)
     path.rename(tmp_path / "a::b")
-    with pytest.raises(Unreadable, match="cannot read .*a::b, for its path holds '::'"):
+    with pytest.raises(Unreadable, match=r"cannot read .*a::b, for its path holds '::'"):
         _read(f"datasets:{builder}:{tmp_path}/a::b")
 
 
