@@ -39,7 +39,8 @@ MAX_WORKERS = 256
 SPARE = 16  # segments beyond one for each worker that are read ahead, at most
 RETRIES = 3  # of a segment whose worker died, failed or hung while it was coded
 ATTEMPTS = 2  # in a row to start and load a worker; then the others do its work
-CONNECT_SECONDS = 5.0  # in which a port must be found open, and
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # what gRPC begins with
+CONNECT_SECONDS = 5.0  # in which a port must be found open and say something, and
 ANSWER_SECONDS = 20.0  # a cluster must answer there
 START_SECONDS = 120.0  # in which a worker must have started; otherwise the others do its work
 SILENT_SECONDS = 600.0  # after which a worker that shows no sign of life is taken for dead
@@ -96,7 +97,7 @@ class Worker:
         return self._signs + spent, self._part
 
     def _watch(self) -> None:
-        """Have `life` count this thread's CPU time: to load, to compile and to cut into tokens tells nothing."""
+        """Have `life` count this thread's CPU time: loading, compiling and tokenising tell nothing."""
         if hasattr(time, "pthread_getcpuclockid"):
             self._clock = time.pthread_getcpuclockid(threading.get_ident())
 
@@ -139,7 +140,7 @@ class Cluster:
 
         Raises:
             ModuleNotFoundError: there is no Ray here.
-            LaconicError: the cluster does not answer, no worker starts, or the first one's laconic is another.
+            LaconicError: the cluster does not answer, no worker starts, or the first has another laconic.
         """
         ray: Any = import_module("ray")
         if engine == "cuda":
@@ -233,8 +234,7 @@ class Cluster:
             with self._changed:
                 self._check_any()
                 anywhere = all(place.node in shunned for place in self.places)
-                free = [place for place in self._free if anywhere or place.node not in shunned]
-                free = [place for place in free if not self._is_awaited(place)]
+                free = [p for p in self._free if (anywhere or p.node not in shunned) and self._is_ready(p)]
                 if free:
                     place = min(free, key=lambda place: not place.loaded)
                     self._free.remove(place)
@@ -242,10 +242,10 @@ class Cluster:
                 self._changed.wait(POLL_SECONDS)
             report(0.0)
 
-    def _is_awaited(self, place: _Place) -> bool:
-        """Whether a worker is yet to answer, and has time for it."""
+    def _is_ready(self, place: _Place) -> bool:
+        """Whether nothing is to be waited for: its worker has answered, or had time enough."""
         waiting = place.hello is not None and time.monotonic() < place.begun + START_SECONDS
-        return waiting and not self._ray.wait([place.hello], timeout=0)[0]
+        return not waiting or bool(self._ray.wait([place.hello], timeout=0)[0])
 
     def _give_back(self, place: _Place) -> None:
         with self._changed:
@@ -360,8 +360,10 @@ def _connect(ray: Any, address: str, workers: int) -> None:
 
     def ask(**options: Any) -> None:
         try:
-            if address not in (AUTO, LOCAL):  # a port that is closed says so at once; Ray asks it for minutes
-                socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+            if address not in (AUTO, LOCAL):  # where nobody speaks, Ray asks for minutes
+                with socket.create_connection((host, int(port)), CONNECT_SECONDS) as there:
+                    there.sendall(HTTP2)
+                    there.recv(1)
             ray.init(address, **options, **quiet)
         except Exception as error:
             why.append(" ".join(str(error).split()))

@@ -342,6 +342,11 @@ def test_addresses_that_do_not_answer(ray, files, capsys, monkeypatch):
         closed = f"127.0.0.1:{probe.getsockname()[1]}"  # nobody listens
     assert main([*files, "--ray", closed]) == 1
     assert f"no answer from a Ray cluster at {closed} (" in capsys.readouterr().err
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        assert main([*files, "--ray", address]) == 1
+    assert f"no answer from a Ray cluster at {address} (timed out): start one" in capsys.readouterr().err
     assert main([*files, "--ray", "ray://head"]) == 1
     assert "--ray ray://head: give the head's HOST:PORT, auto" in capsys.readouterr().err
     monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.2)
