@@ -20,7 +20,7 @@ from .report import Report
 from .scaling import Growth, measure_growth, read_sizes
 from .speed import measure_speed
 from .speed_report import Speed
-from .subject import laconic_codec, load_checkpoint, select_levels
+from .subject import laconic_codec, load_checkpoints, select_levels
 from .tokenizing import Tokenizing, measure_tokenizing
 
 Measurement = Speed | Entropy | Growth | Tokenizing
@@ -44,10 +44,10 @@ def compare(
     if not sum(len(sample.data) for sample in samples):
         raise LaconicError("there is not one byte to measure; give files that are not empty")
     others, left_out = select_peers(peers)
-    checkpoint = load_checkpoint(model)
+    checkpoints = load_checkpoints(model)
     plain = list(levels) == [DEFAULT_LEVEL]
     ours = (laconic_codec(model, level, "laconic" if plain else f"laconic -{level}") for level in levels)
-    return Report(samples, [measure(codec, samples) for codec in chain(ours, others)], left_out, checkpoint)
+    return Report(samples, [measure(codec, samples) for codec in chain(ours, others)], left_out, checkpoints)
 
 
 def write_json(report: Report | Measurement, out: Path) -> None:

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from ..coder import segment
 from .measure import CodecResult, Measurement, Sample
@@ -25,13 +25,13 @@ class Report:
     Attributes:
         results: one a codec, all on the same samples; ours are those with a level.
         left_out: a line about each peer that is not installed.
-        checkpoint: the one that our codec used, or None.
+        checkpoints: those that our codec used, together.
     """
 
     samples: Sequence[Sample]
     results: Sequence[CodecResult]
     left_out: Sequence[str] = ()
-    checkpoint: Optional["FrozenCheckpoint"] = None
+    checkpoints: Sequence["FrozenCheckpoint"] = ()
 
     @property
     def ours(self) -> list[CodecResult]:
@@ -40,6 +40,11 @@ class Report:
     @property
     def peers(self) -> list[CodecResult]:
         return [result for result in self.results if result.level is None]
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Of all of them."""
+        return sum(checkpoint.size_bytes for checkpoint in self.checkpoints)
 
     @property
     def checkpoint_used(self) -> bool:
@@ -83,13 +88,12 @@ class Report:
             *self.left_out,
             *self._method_lines(),
         ]
-        if self.checkpoint is not None:
-            lines += ["", *self._checkpoint_lines(self.checkpoint)]
+        if self.checkpoints:
+            lines += ["", *self._checkpoint_lines()]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for json.dump."""
-        checkpoint = self.checkpoint
         return {
             "machine": {"platform": platform.platform(), "python": platform.python_version()},
             "files": [
@@ -103,40 +107,43 @@ class Report:
             ],
             "codecs": [result.as_json() for result in self.results],
             "left_out": list(self.left_out),
-            "checkpoint": checkpoint
-            and {
-                "id": checkpoint.id.hex(),
-                "path": str(checkpoint.path),
-                "bytes": checkpoint.size_bytes,
+            "checkpoint": {
+                "members": [
+                    {"id": member.id.hex(), "path": str(member.path), "bytes": member.size_bytes}
+                    for member in self.checkpoints
+                ],
+                "bytes": self.checkpoint_bytes,
                 "used": self.checkpoint_used,
                 "break_even_bytes": self.break_even_bytes(),
-            },
+            }
+            if self.checkpoints
+            else None,
         }
 
     def seen(self, sample: Sample) -> str:
-        """Whether the checkpoint was trained on these bytes, as far as it can be known.
+        """Whether a checkpoint was trained on these bytes, as far as it can be known.
 
         The training summary holds digests of whole sources, so a match proves that the file was seen and
         its absence proves nothing: a source may hold the file among others.
         """
-        if sample.note or self.checkpoint is None:
-            return sample.note or NOT_KNOWN
-        corpora = self.checkpoint.summary.get("corpora") or []
+        if sample.note:
+            return sample.note
+        corpora = [entry for each in self.checkpoints for entry in each.summary.get("corpora") or []]
         digests = {entry.get("sha256") for entry in corpora}
         return "yes, it is one of the training sources" if _sha256(sample.data) in digests else NOT_KNOWN
 
     def break_even_bytes(self) -> int | None:
-        """Bytes of such text from which checkpoint and output together are below the best peer's output.
+        """Bytes of such text from which checkpoints and output together are below the best peer's output.
 
         Ours is that of the level with the smallest output. None where there is no checkpoint or it was not
         used, no peer, or no gain a byte.
         """
-        if self.checkpoint is None or not self.peers or not self.checkpoint_used:
+        if not self.checkpoints or not self.peers or not self.checkpoint_used:
             return None
         gain_bits_per_byte = _smallest(self.peers).bits_per_byte - _smallest(self.ours).bits_per_byte
         if gain_bits_per_byte <= 0:
             return None
-        return round(self.checkpoint.size_bytes / (gain_bits_per_byte / 8))
+        return round(self.checkpoint_bytes / (gain_bits_per_byte / 8))
 
     def break_even_line(self) -> str:
         """The same, as a sentence."""
@@ -162,7 +169,7 @@ class Report:
 
     def _method_lines(self) -> list[str]:
         """Which part of the files our codec's model coded, where it was not all."""
-        if self.checkpoint is None:
+        if not self.checkpoints:
             return []
         lines: list[str] = []
         for result in self.ours:
@@ -175,14 +182,13 @@ class Report:
             lines.append(f"{who} of it was coded by the model, but what is smallest: {shares} of the bytes.")
         return lines
 
-    def _checkpoint_lines(self, checkpoint: "FrozenCheckpoint") -> list[str]:
+    def _checkpoint_lines(self) -> list[str]:
         answers: dict[str, list[str]] = {}
         for sample in self.samples:
             answers.setdefault(self.seen(sample), []).append(sample.name)
         return [
-            f"checkpoint   {checkpoint.path}",
-            f"id           {checkpoint.id.hex()[:16]}",
-            f"bytes        {checkpoint.size_bytes:,}, not counted in the tables",
+            *(f"checkpoint   {each.path}, id {each.id.hex()[:16]}" for each in self.checkpoints),
+            f"bytes        {self.checkpoint_bytes:,}, not counted in the tables",
             *(
                 f"seen before  {answer}{'' if len(answers) == 1 else ': ' + ', '.join(short_names(names))}"
                 for answer, names in answers.items()

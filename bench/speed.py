@@ -67,6 +67,10 @@ def measure_speed(
     load = load_before()
     if opened is None:
         return _without_model(data, levels, load)
+    if opened.others:
+        raise LaconicError(
+            f"{model} means several checkpoints, and speeds are measured of one: name one of them"
+        )
     on_all = open_model(model, engine, threads=cores())
     assert on_all is not None
     return _with_model(data, opened, on_all, levels, streams, load)

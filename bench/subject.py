@@ -40,16 +40,16 @@ def laconic_codec(model: str, level: int, name: str) -> Codec:
     )
 
 
-def load_checkpoint(model: str) -> Optional["FrozenCheckpoint"]:
-    """The checkpoint that the codec uses; None for "none".
+def load_checkpoints(model: str) -> list["FrozenCheckpoint"]:
+    """The checkpoints that the codec uses; none for "none", several for a name that means several.
 
     Raises:
         LaconicError: there is no such checkpoint, or it is damaged.
     """
     from ..coder.checkpoint import FrozenCheckpoint
-    from ..coder.registry import find
+    from ..coder.registry import find_all
 
-    return None if model == "none" else FrozenCheckpoint.load(find(model).path)
+    return [] if model == "none" else [FrozenCheckpoint.load(each.path) for each in find_all([model])]
 
 
 def select_levels(selection: str) -> list[int]:

@@ -10,7 +10,7 @@ from ..coder.errors import LaconicError
 from ..coder.tokenizer import bytes_to_text
 from ..data.corpus import Corpus, require_enough
 from ..data.shards import build_shards
-from .subject import load_checkpoint
+from .subject import load_checkpoints
 
 TEXTS_AT_A_TIME = 128
 
@@ -67,10 +67,10 @@ def measure_tokenizing(sources: list[str], model: str) -> Tokenizing:
         LaconicError: the checkpoint or the corpus cannot be read, the corpus is too small, or the tokenizer
             is plain bytes.
     """
-    checkpoint = load_checkpoint(model)
-    if checkpoint is None or checkpoint.tokenizer.kind == "bytes":
+    checkpoints = load_checkpoints(model)
+    if not checkpoints or checkpoints[0].tokenizer.kind == "bytes":
         raise LaconicError(f"{model!r} has no tokenizer of the library: name a checkpoint with one by -m")
-    tokenizer, corpus = checkpoint.tokenizer, Corpus(sources)
+    tokenizer, corpus = checkpoints[0].tokenizer, Corpus(sources)
     documents = list(corpus)
     require_enough(sum(map(len, documents)))  # of rows, nothing was read before
     texts = [bytes_to_text(document) for document in documents]

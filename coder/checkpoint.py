@@ -25,7 +25,7 @@ import numpy as np
 from .errors import LaconicError
 from .fixedpoint import Array
 from .graph import PRIOR_TENSORS, FrozenConfig, check_tensors
-from .ngram import NgramConfig
+from .ngram import NgramConfig, Trie
 from .tensorfile import read_tensors, write_tensors
 from .tokenizer import ByteTokenizer
 
@@ -67,7 +67,7 @@ class FrozenCheckpoint:
     path: Path | None = None
 
     def __post_init__(self) -> None:
-        check_tensors(self.config, self.tensors)
+        self.trie: Trie | None = check_tensors(self.config, self.tensors)  # of an n-gram model
 
     @cached_property
     def id(self) -> bytes:

@@ -33,7 +33,8 @@ def open_model(
 ) -> "Model | None":
     """The model to compress with: a checkpoint's name, path or id; None or "none" for no model.
 
-    Several names make one model, whose checkpoints predict together. An opened model is returned as it is.
+    Several names, or one that means several, make one model, whose checkpoints predict together. An opened
+    model is returned as it is.
 
     Raises:
         LaconicError: there is no such checkpoint, or it is damaged, or there is no such engine; or several do
@@ -50,7 +51,7 @@ def open_model(
         return None
     if not names or "none" in names:
         raise LaconicError('"none" stands alone, and an empty list names nothing: name checkpoints, or none')
-    return ensemble([registry.open_model(registry.find(name), engine, threads) for name in names])
+    return ensemble([registry.open_model(listing, engine, threads) for listing in registry.find_all(names)])
 
 
 def decompress_stream(

@@ -8,7 +8,7 @@ import numpy as np
 
 from .errors import LaconicError
 from .fixedpoint import INT8_MAX, MULTIPLIER_BITS, ROTARY_BITS, SHIFT_MAX, Array
-from .ngram import NGRAM_TENSORS, NgramConfig, check_ngram
+from .ngram import NGRAM_TENSORS, NgramConfig, Trie, check_ngram
 
 # What the mixer begins with (coder/mixing/prior.py): all of them or none.
 PRIOR_TENSORS = ("mixer.weights", "mixer.maps", "mixer.matches", "mixer.rates")
@@ -149,12 +149,15 @@ def tensor_specs(config: FrozenConfig) -> dict[str, TensorSpec]:
     return specs
 
 
-def check_tensors(config: FrozenConfig | NgramConfig, tensors: dict[str, Array]) -> None:
+def check_tensors(config: FrozenConfig | NgramConfig, tensors: dict[str, Array]) -> Trie | None:
     """Refuse what the kind of checkpoint does not list, or what could overflow.
 
     A transformer's limits prove the bounds: an accumulator is at most 127 * 127 * 4096 < 2^26, a row's scale
     at most 2^24, so their product is below 2^50, its quotient by 2^16 below 2^34, and that times a multiplier
     below 2^52: everything stays exact in int64, and in float64.
+
+    Returns:
+        What the tensors of an n-gram model unfold into.
 
     Raises:
         LaconicError: with the tensor's name and what is allowed.
@@ -178,9 +181,8 @@ def check_tensors(config: FrozenConfig | NgramConfig, tensors: dict[str, Array])
             raise LaconicError(
                 f"tensor {name} reaches {tensor.min()}..{tensor.max()}, allowed are {spec.low}..{spec.high}"
             )
-    if ngram:
-        check_ngram(config, tensors)
     _check_token_bytes(config.vocab_size, tensors["token_bytes"], tensors["token_ends"])
+    return check_ngram(config, tensors) if ngram else None
 
 
 def token_tensors(token_bytes: list[bytes]) -> dict[str, Array]:

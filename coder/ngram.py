@@ -78,8 +78,8 @@ class Trie:
     begins: Array
 
 
-def unfold(config: NgramConfig, tensors: dict[str, Array]) -> Trie:
-    """The trie of a checkpoint whose tensors were checked."""
+def _unfold(config: NgramConfig, tensors: dict[str, Array]) -> Trie:
+    """The trie of tensors whose groups were checked."""
     vocab, values, gaps = config.vocab_size, tensors["ngram.values"], tensors["ngram.gaps"]
     sizes = np.zeros(len(values), dtype=np.int64)
     sizes[np.flatnonzero(values & CONTINUED)] = np.diff(np.flatnonzero(gaps & LAST), prepend=-1)
@@ -98,8 +98,10 @@ def _last_tokens(gaps: Array) -> Array:
     return counted - np.repeat(before, np.diff(ends, prepend=-1)) - 1
 
 
-def check_ngram(config: NgramConfig, tensors: dict[str, Array]) -> None:
-    """Refuse what is no trie of this shape. A logit is at most order * 127 * 2^8 < 2^18: nothing overflows.
+def check_ngram(config: NgramConfig, tensors: dict[str, Array]) -> Trie:
+    """What the tensors unfold into, unless they are no trie of this shape.
+
+    A logit is at most order * 127 * 2^8 < 2^18: nothing overflows.
 
     Raises:
         LaconicError: with what is wrong.
@@ -121,7 +123,7 @@ def check_ngram(config: NgramConfig, tensors: dict[str, Array]) -> None:
             f"tensor ngram.gaps has {last.sum()} groups of continuations, ngram.values asks for "
             f"{len(continued)}"
         )
-    trie = unfold(config, tensors)
+    trie = _unfold(config, tensors)
     if int(trie.tokens.max()) >= vocab:
         raise LaconicError(
             f"tensor ngram.gaps leads to token {trie.tokens.max()}, the highest is {vocab - 1}"
@@ -133,3 +135,4 @@ def check_ngram(config: NgramConfig, tensors: dict[str, Array]) -> None:
         end, depth = int(trie.begins[end]), depth + 1
     if depth > config.order:
         raise LaconicError(f"the n-grams reach {depth} tokens or more, the order is {config.order}")
+    return trie

@@ -2,8 +2,9 @@
 
 They lie in the folders that the environment variable LACONIC_CHECKPOINTS lists (separated as in PATH) and in
 the package's `checkpoints` folder. A name means the first folder that is called so, in that order; where none
-is called default, that means one of those that ship (`ALIASES`). Searching reads `config.json` alone; only
-what is chosen is loaded and verified, and the others of its id where it is damaged.
+is called default, that means one of those that ship, and another name several together (`ALIASES`). Searching
+reads `config.json` alone; only what is chosen is loaded and verified, and the others of its id where it is
+damaged.
 """
 
 import json
@@ -30,7 +31,11 @@ Name = str | os.PathLike[str]
 VARIABLE = "LACONIC_CHECKPOINTS"
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
 DEFAULT = "default"
-ALIASES = {DEFAULT: "english-small"}  # where no folder is called so: the shipped one that serves most people
+ALIASES = {  # of those that ship, where no folder is called so
+    DEFAULT: ("english-small",),  # what serves most people
+    "english-base": ("english-small", "english-ngrams"),  # smaller, in more time: two that predict together
+    "general-base": ("general-small", "general-ngrams"),
+}
 _MIN_ID_DIGITS = 4
 
 
@@ -100,7 +105,7 @@ def _what_is_here() -> str:
 
 
 def find(wanted: Name) -> Listing:
-    """The checkpoint that a name, a path or the first digits of an id (at least 4) stand for.
+    """The one checkpoint that a name, a path or the first digits of an id (at least 4) stand for.
 
     A name is taken before a folder here that is called the same: ./NAME or a Path means the folder. A name or
     an id stands for content: of a damaged checkpoint a sound copy elsewhere is taken.
@@ -108,13 +113,32 @@ def find(wanted: Name) -> Listing:
     Raises:
         LaconicError: there is none, or several.
     """
+    found = find_all([wanted])
+    if len(found) > 1:
+        names = " and ".join(listing.name for listing in found)
+        raise LaconicError(
+            f"{wanted} means {names} together, and this takes one checkpoint: name one of them"
+        )
+    return found[0]
+
+
+def find_all(wanted: Sequence[Name]) -> list[Listing]:
+    """The checkpoints that names, paths or ids stand for, each as `find` says; an alias may mean several."""
+    return [listing for name in wanted for listing in _meant(name)]
+
+
+def _meant(wanted: Name) -> list[Listing]:
     text = os.fspath(wanted)
-    path = Path(text)
     here = [] if isinstance(wanted, Path) or os.sep in text else list(available())
-    for name in (text, ALIASES.get(text)):
-        for listing in here:
-            if listing.name == name:
-                return _sound_copy(listing, here)
+    first = {listing.name: listing for listing in reversed(here)}
+    for names in ((text,), ALIASES.get(text, ())):
+        if names and first.keys() >= set(names):
+            return [_sound_copy(first[name], here) for name in names]
+    return [_by_path_or_id(text, here)]
+
+
+def _by_path_or_id(text: str, here: list[Listing]) -> Listing:
+    path = Path(text)
     if (path / "config.json").is_file():
         listing = read_listing(path)
         if listing is None:
@@ -174,9 +198,9 @@ class Decoder:
         self.models: dict[bytes | None, Model] = {}
         self.extra: list[Listing] = []
         if isinstance(extra, str | os.PathLike):
-            self.extra = [find(extra)]
+            self.extra = find_all([extra])
         elif isinstance(extra, Sequence):
-            self.extra = [find(name) for name in extra]
+            self.extra = find_all(extra)
         elif extra is not None:
             self.models[extra.prefixes] = extra
         self._opening = Lock()

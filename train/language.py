@@ -216,9 +216,13 @@ class LanguageModule(pl.LightningModule):
             self.validation_bits_per_byte.update(nats * targets.numel(), self.byte_lengths[targets])
 
     def on_validation_epoch_end(self) -> None:
-        self.log("validation/bits_per_byte", self.validation_bits_per_byte.compute().float(), prog_bar=True)
-        self.log("elapsed_minutes", self.elapsed_seconds / 60)
+        bits_per_byte = self.validation_bits_per_byte.compute().float()
         self.validation_bits_per_byte.reset()
+        self.log("validation/bits_per_byte", bits_per_byte, prog_bar=True, logger=False)
+        minutes = self.elapsed_seconds / 60
+        figures = {"validation/bits_per_byte": bits_per_byte.item(), "elapsed_minutes": minutes}
+        for logger in self.loggers:  # Lightning's own rows would have the number of the step before
+            logger.log_metrics(figures, self.global_step)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimizer(self, self.training_recipe, self.anchor)

@@ -60,9 +60,8 @@ def check_room(recipe: TrainingRecipe) -> None:
         raise LaconicError("training.offload is true, and there is no GPU to take load from: set it to false")
     there, what = _devices(recipe.accelerator)
     if recipe.devices > there:
-        raise LaconicError(
-            f"training.devices is {recipe.devices}, this machine has {there} {what}: give at most {there}"
-        )
+        remedy = f"give at most {there}" if there else "set training.accelerator to cpu"
+        raise LaconicError(f"training.devices is {recipe.devices}, this machine has {there} {what}: {remedy}")
 
 
 def device_type(accelerator: str) -> str:

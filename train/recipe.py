@@ -108,6 +108,11 @@ class TrainingRecipe:
         found: list[str] = []
         if self.minutes is None and self.max_steps is None:
             found.append("training.minutes and training.max_steps are both null: give one of them")
+        if self.strategy == "fsdp" and self.devices * self.nodes == 1 and not self.offload:
+            found.append(
+                "training.strategy is fsdp, and one process has nothing to shard: set training.devices to "
+                "more than 1, or training.strategy auto"
+            )
         if self.optimizer == "muon" and self.shards:
             found.append(
                 "training.optimizer is muon, which needs whole matrices, and training.strategy "
@@ -272,6 +277,11 @@ class Recipe:
         most = NgramConfig.LIMITS["vocab_size"][1]
         if self.kind == "ngram" and d.streaming:
             found.append("data.streaming is true, and n-grams are counted from shards: set it to false")
+        if self.kind == "ngram" and self.training.together:
+            found.append(
+                "n-grams are counted in one process: leave training.devices, training.nodes and "
+                "training.strategy as they are"
+            )
         if d.streaming and self.distillation.top_k:
             found.append(
                 f"data.streaming is true, and distillation.top_k is {self.distillation.top_k}, which caches "

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     reference = open_reference(args.reference)
     check_against(reference, args.level, args.streams, args.entropy)
     given: list[str] = args.model or [registry.DEFAULT]
-    models = given if "none" in given else [registry.find(name).path for name in given]
+    models = given if "none" in given else [listing.path for listing in registry.find_all(given)]
     names: list[str] = args.files or [shared.STANDARD]
     sizes = [_size(name) for name in names]
     known = None if None in sizes else [size or 0 for size in sizes]

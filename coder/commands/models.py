@@ -3,13 +3,15 @@
 import argparse
 from typing import Any, cast
 
-from ..registry import ALIASES, DEFAULT, SHIPPED, VARIABLE, Listing, available, fault, find
+from ..registry import ALIASES, SHIPPED, VARIABLE, Listing, available, fault, find
+
+MEANINGS = {alias: f"{alias} means {' and '.join(names)}" for alias, names in ALIASES.items()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         f"They are looked for in the folders that {VARIABLE} lists, then in {SHIPPED}. Of several of one "
-        f"name the first is meant. Where no folder is called {DEFAULT}, that means {ALIASES[DEFAULT]}."
+        f"name the first is meant. Where no folder is called so, {', and '.join(MEANINGS.values())}."
     )
 
 
@@ -20,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"{'name':<20} {'id':<16} {'bytes':>12} {'bpb':>7}  {'state':<8} folder")
     names = {listing.name for listing in listings}
-    notes = [f"{a} means {name}" for a, name in ALIASES.items() if a not in names and name in names]
+    notes = [MEANINGS[a] for a, meant in ALIASES.items() if a not in names and names.issuperset(meant)]
     for listing in listings:
         wrong, meant = fault(listing), _meant_by(listing.name, listings)
         if wrong is not None:

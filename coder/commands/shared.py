@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..errors import LaconicError
 from ..files import SUFFIX, PendingFile
 from ..reference import open_reference
-from ..registry import Decoder, find
+from ..registry import Decoder, find_all
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -73,7 +73,7 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
 def decoder(args: argparse.Namespace) -> Decoder:
     """As -m, --reference, --engine and -T say."""
     names: list[str] = args.model or []
-    models = [find(name).path for name in names if name != "none"]
+    models = [listing.path for listing in find_all([name for name in names if name != "none"])]
     return Decoder(models, args.engine, args.threads, args.memory, open_reference(args.reference))
 
 

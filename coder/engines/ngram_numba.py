@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..checkpoint import FrozenCheckpoint
 from ..compiled import compiled
 from ..fixedpoint import Array
-from ..ngram import NgramConfig, unfold
+from ..ngram import NgramConfig
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -26,8 +26,9 @@ class NgramEngine:
 
     def __init__(self, checkpoint: FrozenCheckpoint) -> None:
         assert isinstance(checkpoint.config, NgramConfig)
+        assert checkpoint.trie is not None
         self.vocab_size, self.order = checkpoint.config.vocab_size, checkpoint.config.order
-        self.trie = unfold(checkpoint.config, checkpoint.tensors)
+        self.trie = checkpoint.trie
 
     def start(self, num_streams: int) -> Int64:
         """A state of streams that have seen nothing."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..checkpoint import FrozenCheckpoint
 from ..fixedpoint import Array
-from ..ngram import NgramConfig, unfold
+from ..ngram import NgramConfig
 
 NONE = -1  # where a node is not there
 
@@ -23,8 +23,9 @@ class NgramReference:
 
     def __init__(self, checkpoint: FrozenCheckpoint) -> None:
         assert isinstance(checkpoint.config, NgramConfig)
+        assert checkpoint.trie is not None
         self.vocab_size, self.order = checkpoint.config.vocab_size, checkpoint.config.order
-        self.trie = unfold(checkpoint.config, checkpoint.tensors)
+        self.trie = checkpoint.trie
 
     def start(self, num_streams: int) -> Array:
         """A state of streams that have seen nothing."""

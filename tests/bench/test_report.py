@@ -27,7 +27,7 @@ def checkpoint(size: int = 90_000):
 
 def report(ours=(100, 300), **more) -> Report:
     results = [result("laconic", *ours), result("xz -9e", 150, 400), result("gzip -9", 200, 500)]
-    return Report(SAMPLES, results, **{"checkpoint": checkpoint(), **more})
+    return Report(SAMPLES, results, **{"checkpoints": [checkpoint()], **more})
 
 
 def test_size_tables_line_up_and_add_up():
@@ -49,13 +49,20 @@ def test_break_even_is_where_output_and_checkpoint_meet_the_best_peer():
     assert "2,400,000 bytes of such text" in report().account()
 
 
+def test_checkpoints_that_predict_together_break_even_together():
+    pair = report(checkpoints=[checkpoint(), checkpoint(30_000)])
+    assert pair.break_even_bytes() == round(120_000 * 8 / 0.3)
+    assert "120,000, not counted in the tables" in pair.account()
+    assert [member["bytes"] for member in pair.as_json()["checkpoint"]["members"]] == [90_000, 30_000]
+
+
 def test_break_even_is_never_where_there_is_no_gain():
     assert report(ours=(150, 400)).break_even_bytes() is None
     assert "never: xz -9e makes these files no larger" in report(ours=(500, 500)).account()
 
 
 def test_without_peers_or_checkpoint_there_is_no_break_even():
-    assert Report(SAMPLES, [result("laconic", 1, 2)], checkpoint=checkpoint()).break_even_bytes() is None
+    assert Report(SAMPLES, [result("laconic", 1, 2)], checkpoints=[checkpoint()]).break_even_bytes() is None
     alone = Report(SAMPLES, [result("laconic", 1, 2), result("xz -9e", 3, 4)])
     assert alone.break_even_bytes() is None
     assert "checkpoint   " not in alone.text()
@@ -67,20 +74,20 @@ def test_what_was_seen_is_said_only_where_it_is_known():
     assert whole.seen(SAMPLES[0]) == "yes, it is one of the training sources"
     assert whole.seen(SAMPLES[1]) == NOT_KNOWN
     assert whole.seen(Sample("z", b"z", "no, held out")) == "no, held out"
-    assert report(checkpoint=None).seen(SAMPLES[0]) == NOT_KNOWN
+    assert report(checkpoints=()).seen(SAMPLES[0]) == NOT_KNOWN
     assert "seen before  yes, it is one of the training sources: seen.txt" in whole.account()
     assert "seen before  not known: new.txt" in whole.account()
 
 
 def test_a_checkpoint_without_a_training_summary_is_not_known():
     bare = SimpleNamespace(id=bytes(32), path="p", size_bytes=1, summary={})
-    assert report(checkpoint=bare).seen(SAMPLES[0]) == NOT_KNOWN
+    assert report(checkpoints=[bare]).seen(SAMPLES[0]) == NOT_KNOWN
 
 
 def test_the_account_names_checkpoint_and_peers_left_out():
     text = report(left_out=["brotli: left out, brotli is not installed"]).text()
     assert "brotli: left out" in text
-    assert "id           0001020304050607\n" in text
+    assert "checkpoint   here/nano, id 0001020304050607\n" in text
     assert "90,000, not counted in the tables" in text
     assert "Every round trip was compared and is equal." in text
 
@@ -88,7 +95,7 @@ def test_the_account_names_checkpoint_and_peers_left_out():
 def test_what_the_model_did_not_code_is_said():
     def coded_by(**methods) -> Report:
         ours = replace(result("laconic", 100, 300), measurements=[Measurement("f", 4000, 400, 1, 1, methods)])
-        return Report(SAMPLES, [ours, result("xz -9e", 150, 400)], checkpoint=checkpoint())
+        return Report(SAMPLES, [ours, result("xz -9e", 150, 400)], checkpoints=[checkpoint()])
 
     assert "Not all of it" not in coded_by(model=4000).account()
     assert "model 75.0%, lzma 25.0% of the bytes" in coded_by(model=3000, lzma=1000).account()
@@ -97,29 +104,29 @@ def test_what_the_model_did_not_code_is_said():
 def test_a_checkpoint_that_was_not_used_has_no_break_even():
     methods = {"experts": 1000, "lzma": 2000, "raw": 1000}
     ours = replace(result("laconic", 100, 300), measurements=[Measurement("f", 4000, 400, 1, 1, methods)])
-    unused = Report(SAMPLES, [ours, result("xz -9e", 150, 400)], checkpoint=checkpoint())
+    unused = Report(SAMPLES, [ours, result("xz -9e", 150, 400)], checkpoints=[checkpoint()])
     assert "break-even   none: laconic did not use the checkpoint" in unused.account()
     assert "of such text" not in unused.account()
     assert "None of it was coded by the model" in unused.account()
     out = unused.as_json()["checkpoint"]
     assert (out["used"], out["break_even_bytes"]) == (False, None)
-    alone = Report(SAMPLES, [ours], checkpoint=checkpoint())
+    alone = Report(SAMPLES, [ours], checkpoints=[checkpoint()])
     assert "None of it was coded by the model" in alone.account()
     assert "break-even" not in alone.account()
 
 
 def test_levels_are_all_ours_and_the_smallest_of_them_breaks_even():
     results = [result("laconic -1", 150, 350), result("laconic -9", 100, 300), result("xz -9e", 150, 400)]
-    levels = Report(SAMPLES, results, checkpoint=checkpoint())
+    levels = Report(SAMPLES, results, checkpoints=[checkpoint()])
     assert levels.break_even_bytes() == round(90_000 * 8 / 0.3)
     assert "of such text by laconic -9; beyond, output and checkpoint are below xz -9e's" in levels.account()
     coded = [Measurement("f", 4000, 450, 1, 1, {"lzma": 4000})]
     by_lzma = Report(
-        SAMPLES, [replace(results[0], measurements=coded), *results[1:]], checkpoint=checkpoint()
+        SAMPLES, [replace(results[0], measurements=coded), *results[1:]], checkpoints=[checkpoint()]
     )
     assert "laconic -1: none of it was coded by the model" in by_lzma.account()
     assert by_lzma.break_even_bytes() == round(90_000 * 8 / 0.3)
-    alone = Report(SAMPLES, results[:2], checkpoint=checkpoint())
+    alone = Report(SAMPLES, results[:2], checkpoints=[checkpoint()])
     assert alone.break_even_bytes() is None
     assert "break-even" not in alone.text()
 

@@ -85,7 +85,7 @@ def test_a_damaged_copy_hides_nothing(shipped, tmp_path, capsys):
 def test_where_no_folder_is_called_default_that_is_one_of_those_that_ship(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(registry, "SHIPPED", tmp_path / "shipped")
     monkeypatch.setenv(registry.VARIABLE, str(tmp_path / "mine"))
-    meant = registry.ALIASES["default"]
+    (meant,) = registry.ALIASES["default"]
     shipped = save(tmp_path / "shipped" / meant)
     assert models(capsys) == ([(meant, "sound", str(shipped))], [f"default means {meant}"])
     assert registry.find("default").path == shipped
@@ -94,5 +94,6 @@ def test_where_no_folder_is_called_default_that_is_one_of_those_that_ship(tmp_pa
     assert not any(note.startswith("default means") for note in models(capsys)[1])
 
 
-def test_what_default_means_ships():
-    assert (registry.SHIPPED / registry.ALIASES["default"] / "config.json").is_file()
+def test_what_other_names_mean_ships():
+    for names in registry.ALIASES.values():
+        assert all((registry.SHIPPED / name / "config.json").is_file() for name in names)

@@ -10,7 +10,7 @@ from laconic.coder.codec import encode_segment
 from laconic.coder.container import UNKNOWN
 from laconic.coder.errors import LaconicError
 from laconic.coder.model import Model, ensemble
-from laconic.coder.registry import Decoder, available, fault, find, read_listing
+from laconic.coder.registry import Decoder, available, fault, find, find_all, read_listing
 
 
 def add(folder, name, identity):
@@ -46,6 +46,20 @@ def test_a_name_comes_before_a_folder(folders, monkeypatch):
     assert find("one").id[0] == 0x11
     assert find("./one").id[0] == find(Path("one")).id[0] == 0x88
     assert find("here").id[0] == 0x99
+
+
+def test_a_name_may_mean_several(folders, monkeypatch):
+    monkeypatch.setitem(registry.ALIASES, "both", ("two", "three"))
+    assert [listing.name for listing in find_all(["both", "one"])] == ["two", "three", "one"]
+    with pytest.raises(
+        LaconicError, match="both means two and three together, and this takes one checkpoint"
+    ):
+        find("both")
+    add(folders / "second", "both", "55" * 32)
+    assert find("both").name == "both"
+    monkeypatch.setitem(registry.ALIASES, "half", ("two", "four"))
+    with pytest.raises(LaconicError, match="no checkpoint 'half'"):
+        find("half")
 
 
 @pytest.mark.parametrize(

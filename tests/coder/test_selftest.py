@@ -83,7 +83,7 @@ def test_a_wrong_engine_is_named_with_case_and_place_and_remedy(few, capsys, mon
 def test_a_wrong_reference_is_named_with_its_tensor(few, capsys, monkeypatch):
     rotate = NumpyEngine._rotate
     monkeypatch.setattr(NumpyEngine, "_rotate", lambda *a: rotate(*a) + 1)
-    monkeypatch.setitem(ALIASES, "default", "english-nano")  # which does not rotate: its files come back
+    monkeypatch.setitem(ALIASES, "default", ("english-nano",))  # which does not rotate: its files come back
     assert main(["selftest"]) == 1
     err = capsys.readouterr().err
     assert err.startswith(

@@ -130,6 +130,7 @@ def test_a_tokenizer_is_taken_and_two_models_predict_together(trained, corpus, t
         (["--tokenizer.vocab_size=65536"], ["n-grams know at most 32768"]),
         (["--ngram.max_bytes=9000"], ["too small by"]),
         (["--tokenizer.source=nowhere"], ["nowhere"]),
+        (["--tier=nano"], ["--tier nano: n-grams have none"]),
     ],
 )
 def test_mistakes_are_one_line_and_status_1(changes, words, corpus, tmp_path, capsys):

@@ -47,7 +47,13 @@ def test_what_the_machine_gave_is_logged_and_reported(trained):
     assert 0 < usage["waiting_share"] < 0.5
     assert usage["peak_bytes"] > 10_000_000
     with next((out / "student").rglob("metrics.csv")).open() as file:
-        assert names <= set(next(csv.reader(file)))
+        rows = list(csv.DictReader(file))
+    assert names <= set(rows[0])
+    last = {
+        name: [int(row["step"]) for row in rows if row[name]][-1]
+        for name in ("mfu", "validation/bits_per_byte")
+    }
+    assert len(set(last.values())) == 1, last
 
 
 def test_the_checkpoint_is_sound_and_its_figures_are_near_each_other(trained):

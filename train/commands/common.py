@@ -41,7 +41,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         default="transformer",
         help="kind of model; an n-gram model has a recipe of its own, and no tier (default: transformer)",
     )
-    parser.add_argument("--tier", choices=names, default="nano", help="size of the model (default: nano)")
+    parser.add_argument("--tier", choices=names, help="size of the model (default: nano)")
     parser.add_argument(
         "--config",
         metavar="YAML",
@@ -65,7 +65,13 @@ def overrides_from(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def recipe_from(args: argparse.Namespace) -> Recipe:
-    """The recipe that the arguments describe."""
+    """The recipe that the arguments describe.
+
+    Raises:
+        LaconicError: a tier of n-grams, or what `load_recipe` refuses.
+    """
+    if args.model == NGRAM and args.tier is not None:
+        raise LaconicError(f"--tier {args.tier}: n-grams have none, but ngram.max_bytes; leave it out")
     return load_recipe(recipe_name(args), args.config, overrides_from(args))
 
 

@@ -13,7 +13,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sources(parser)
     add_run(parser)
     add_recipe(parser)
-    parser.set_defaults(tier=None)
     parser.add_argument(
         "--from",
         dest="start",
@@ -38,7 +37,6 @@ def run(args: argparse.Namespace) -> int:
         return _adapt(args)
     if args.replay:
         raise LaconicError("--replay is old text for a model that is adapted: name the model by --from")
-    args.tier = args.tier or "nano"
     recipe = recipe_from(args)
     from ..pipeline import run as run_pipeline
 
