@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
@@ -38,7 +39,8 @@ MAX_WORKERS = 256
 SPARE = 16  # segments beyond one for each worker that are read ahead, at most
 RETRIES = 3  # of a segment whose worker died, failed or hung while it was coded
 ATTEMPTS = 2  # in a row to start and load a worker; then the others do its work
-CONNECT_SECONDS = 5.0  # in which a port must be found open, and
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # what gRPC begins with
+CONNECT_SECONDS = 5.0  # in which a port must be found open and say something, and
 ANSWER_SECONDS = 20.0  # a cluster must answer there
 START_SECONDS = 120.0  # in which a worker must have started; otherwise the others do its work
 SILENT_SECONDS = 600.0  # after which a worker that shows no sign of life is taken for dead
@@ -56,6 +58,7 @@ class Worker:
     def __init__(self) -> None:
         self._encoder: Encoder | None = None
         self._signs, self._part = 0, 0.0
+        self._clock: int | None = None  # of the CPU time of the thread that works
 
     def hello(self) -> tuple[str, str, int, str]:
         """What decides about bytes here, the machine's name, the process, and Ray's name of the machine."""
@@ -70,6 +73,7 @@ class Worker:
         how: dict[str, Any],
     ) -> None:
         """Get ready; `how` is what else an encoder is told."""
+        self._watch()
         # Ray's own arrays cannot be written to, which kernels are compiled for.
         own = [
             replace(given, tensors={name: np.array(t) for name, t in given.tensors.items()})
@@ -80,12 +84,22 @@ class Worker:
 
     def encode(self, position: int, data: bytes) -> Coded:
         assert self._encoder is not None
+        self._watch()
         self._part = 0.0
         return self._encoder(position, data, self._tell)
 
-    def life(self) -> tuple[int, float]:
-        """A number that grows while there is progress, and the part of the segment in work that is done."""
-        return self._signs, self._part
+    def life(self) -> tuple[float, float]:
+        """A number that changes while there is work, and the part of the segment in work that is done."""
+        spent = 0.0
+        if self._clock is not None:
+            with suppress(OSError):  # that thread has ended
+                spent = time.clock_gettime(self._clock)
+        return self._signs + spent, self._part
+
+    def _watch(self) -> None:
+        """Have `life` count this thread's CPU time: loading, compiling and tokenising tell nothing."""
+        if hasattr(time, "pthread_getcpuclockid"):
+            self._clock = time.pthread_getcpuclockid(threading.get_ident())
 
     def _tell(self, part: float) -> None:
         self._signs, self._part = self._signs + 1, part
@@ -102,6 +116,7 @@ class _Place:
     def __init__(self) -> None:
         self.worker: Any = None
         self.begun = 0.0  # when its process was asked for
+        self.hello: Any = None  # its first answer, until that is read
         self.loaded = False
         self.failures = 0  # to start or load, since one was loaded
         self.home: str | None = None  # Ray's name of the machine where it got ready
@@ -125,7 +140,7 @@ class Cluster:
 
         Raises:
             ModuleNotFoundError: there is no Ray here.
-            LaconicError: the cluster does not answer, or no worker starts, or the laconic of one is another.
+            LaconicError: the cluster does not answer, no worker starts, or the first has another laconic.
         """
         ray: Any = import_module("ray")
         if engine == "cuda":
@@ -193,16 +208,18 @@ class Cluster:
         self.close()
 
     def _start(self) -> None:
-        """Have all of them begin at the same time, and give up those for which there is no room."""
+        """Have all of them begin at the same time, and go on with the first one that answers."""
         for place in self.places:
             self._begin(place)
-        for place in self.places.copy():
+        self._free += self.places
+        while not any(place.home for place in self.places):
+            place = self._take(set(), lambda part: None)
             try:
                 self._greet(place, lambda part: None)
-            except _Lost as why:  # another is begun where there is something for it to do
+            except _Lost as why:
                 self._failed(place, why)
-            self._give_back(place)
-        self._check_any()
+            finally:
+                self._give_back(place)
 
     def _check_any(self) -> None:
         if not self.places:
@@ -217,13 +234,18 @@ class Cluster:
             with self._changed:
                 self._check_any()
                 anywhere = all(place.node in shunned for place in self.places)
-                free = [place for place in self._free if anywhere or place.node not in shunned]
+                free = [p for p in self._free if (anywhere or p.node not in shunned) and self._is_ready(p)]
                 if free:
                     place = min(free, key=lambda place: not place.loaded)
                     self._free.remove(place)
                     return place
                 self._changed.wait(POLL_SECONDS)
             report(0.0)
+
+    def _is_ready(self, place: _Place) -> bool:
+        """Whether nothing is to be waited for: its worker has answered, or had time enough."""
+        waiting = place.hello is not None and time.monotonic() < place.begun + START_SECONDS
+        return not waiting or bool(self._ray.wait([place.hello], timeout=0)[0])
 
     def _give_back(self, place: _Place) -> None:
         with self._changed:
@@ -234,9 +256,7 @@ class Cluster:
     def _prepare(self, place: _Place, report: Report) -> bool:
         """Have a worker there that is loaded, another one where it died; whether there is one now."""
         try:
-            if place.worker is None:
-                self._begin(place)
-                self._greet(place, report)
+            self._greet(place, report)
             if not place.loaded:
                 worker: Any = place.worker
                 self._wait(place, worker.load.remote(*self._load), report)
@@ -268,9 +288,16 @@ class Cluster:
             on = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(place.home, soft=True)
             actor = actor.options(scheduling_strategy=on)
         place.worker, place.begun = actor.remote(), time.monotonic()
+        place.hello = place.worker.hello.remote()
 
     def _greet(self, place: _Place, report: Report) -> None:
-        hello = self._wait(place, place.worker.hello.remote(), report, place.begun + START_SECONDS)
+        """Have a worker there whose software is ours."""
+        if place.worker is None:
+            self._begin(place)
+        if place.hello is None:
+            return
+        hello = self._wait(place, place.hello, report, place.begun + START_SECONDS)
+        place.hello = None
         theirs, place.node, place.process, *more = hello  # another laconic may tell less
         if theirs != software():
             raise LaconicError(
@@ -314,7 +341,7 @@ class Cluster:
             raise _Lost(f"was lost: {last.strip()}") from None
 
     def _kill(self, place: _Place) -> None:
-        worker, place.worker, place.loaded = place.worker, None, False
+        worker, place.worker, place.hello, place.loaded = place.worker, None, None, False
         if worker is not None:
             self._ray.kill(worker)
 
@@ -333,8 +360,10 @@ def _connect(ray: Any, address: str, workers: int) -> None:
 
     def ask(**options: Any) -> None:
         try:
-            if address not in (AUTO, LOCAL):  # a port that is closed says so at once; Ray asks it for minutes
-                socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+            if address not in (AUTO, LOCAL):  # where nobody speaks, Ray asks for minutes
+                with socket.create_connection((host, int(port)), CONNECT_SECONDS) as there:
+                    there.sendall(HTTP2)
+                    there.recv(1)
             ray.init(address, **options, **quiet)
         except Exception as error:
             why.append(" ".join(str(error).split()))

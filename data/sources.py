@@ -107,7 +107,9 @@ class Rows:
             return datasets.load_dataset(self.builder, self.config, split=self.split, streaming=True)
         # Latin-1 makes a character of every byte, so that lines of any encoding come through.
         options = {"encoding": "latin-1", "keep_linebreaks": True} if self.builder == "text" else {}
-        paths = [self.file.path]
+        if "::" in self.file.path:
+            raise Unreadable(f"datasets cannot read {self.name}, for its path holds '::'", self.name)
+        paths = [glob.escape(self.file.path)]  # the library takes a path for a pattern
         return datasets.load_dataset(self.builder, data_files=paths, split="train", streaming=True, **options)
 
     def _as_bytes(self, column: Any) -> Iterator[bytes | None]:

@@ -136,7 +136,8 @@ class Stream:
         """(the window, and of what it leaves: tokens, offsets)."""
         ids = self.tokenizer.encode_batch(texts)
         ends = len(place.tokens) + np.cumsum([0, *map(len, ids)], dtype=np.int64)
-        tokens = np.concatenate([place.tokens, *ids]).astype(item_type(self.tokenizer.vocab_size))
+        kind = item_type(self.tokenizer.vocab_size)
+        tokens = np.concatenate([place.tokens, *ids], dtype=kind, casting="unsafe")
         offsets = np.concatenate([place.offsets, ends[:-1]])
         sequences, T = len(tokens) // self.seq_len, self.seq_len
         order = np.random.default_rng([self.seed, rank, place.number]).permutation(sequences)

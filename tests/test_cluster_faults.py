@@ -191,13 +191,53 @@ def test_a_worker_that_is_replaced_has_the_same_software(ray):
     assert (job.error, places, same, retries(job), nodes(job)) == (None, 1, True, 1, {"good"})
 
 
-def test_places_for_which_there_is_no_room_are_given_up(ray, monkeypatch):
-    monkeypatch.setattr(cluster, "START_SECONDS", 1.0)
-    ray({"good": 1}, taken=3)
-    with pytest.warns(UserWarning, match=r"has not answered did not start within 1 seconds; the other"):
-        workers = Cluster(LOCAL, Encoder(None, level=1, threads=3), None, 10)
-    assert len(workers.places) == 1
-    workers.close()
+@pytest.mark.parametrize("seconds", [60.0, 1.0])
+def test_places_for_which_there_is_no_room_are_not_waited_for(ray, monkeypatch, recwarn, seconds):
+    monkeypatch.setattr(cluster, "START_SECONDS", seconds)
+    ray({"good": 1}, type("Slow", (Worker,), {"encode": lambda *a: time.sleep(0.2) or Worker.encode(*a)}), 3)
+    began = time.monotonic()
+    job, places, same = compress(threads=3)
+    assert (job.error, same, retries(job), nodes(job)) == (None, True, 0, {"good"})
+    if seconds == 60:
+        assert time.monotonic() < began + 30
+        assert (places, list(recwarn)) == (3, [])
+    else:
+        assert places == 1
+        why = "the worker on a machine that has not answered did not start within 1 seconds"
+        assert {str(w.message) for w in recwarn} == {f"{why}; the other workers go on without it"}
+
+
+def test_a_machine_that_is_slow_to_start_takes_part_later(ray):
+    class Late(Worker):
+        def hello(self):
+            if self.machine == "late":
+                time.sleep(0.5)
+            return super().hello()
+
+        def encode(self, position, data):
+            time.sleep(0.2)
+            return super().encode(position, data)
+
+    ray({"good": 1, "late": 1}, Late)
+    job, places, same = compress()
+    assert (job.error, places, same, retries(job), nodes(job)) == (None, 2, True, 0, {"good", "late"})
+
+
+@pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="CPU time of threads is not told")
+def test_a_worker_that_computes_without_a_word_does_not_hang(ray, monkeypatch):
+    monkeypatch.setattr(cluster, "SILENT_SECONDS", 1.5)
+    met = []
+
+    class Busy(Worker):
+        def _watch(self):
+            super()._watch()
+            until = time.monotonic() + (3 if self._encoder and not met else 0)
+            while time.monotonic() < until:
+                met.append(self.machine)
+
+    ray({"one": 1}, Busy)
+    job, places, same = compress(threads=1, size=5000)
+    assert (job.error, places, same, retries(job), set(met)) == (None, 1, True, 0, {"one"})
 
 
 @pytest.fixture
@@ -302,6 +342,11 @@ def test_addresses_that_do_not_answer(ray, files, capsys, monkeypatch):
         closed = f"127.0.0.1:{probe.getsockname()[1]}"  # nobody listens
     assert main([*files, "--ray", closed]) == 1
     assert f"no answer from a Ray cluster at {closed} (" in capsys.readouterr().err
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        assert main([*files, "--ray", address]) == 1
+    assert f"no answer from a Ray cluster at {address} (timed out): start one" in capsys.readouterr().err
     assert main([*files, "--ray", "ray://head"]) == 1
     assert "--ray ray://head: give the head's HOST:PORT, auto" in capsys.readouterr().err
     monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.2)

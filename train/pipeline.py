@@ -188,8 +188,8 @@ def run(sources: list[str], out: Path, recipe: Recipe) -> dict[str, Any]:
     require_alone("train")
     check_room(recipe.training)
     _check_taught(recipe.distillation)
-    clock = _Clock(recipe.training)
     with Run.open(out, recipe) as this:
+        clock = _Clock(this.recipe.training)
         prepare(this, sources)
         if recipe.kind == "ngram":
             say("counting n-grams")

@@ -30,6 +30,10 @@ class Unanswered(LaconicError):
     """The other ranks did not answer, or ended."""
 
 
+class Interrupted(LaconicError):
+    """Training was stopped from outside; the same command goes on."""
+
+
 def check_room(recipe: TrainingRecipe) -> None:
     """See that this machine can run what the recipe asks for.
 
@@ -84,6 +88,7 @@ def launch(run: Run, stage: str, training: TrainingRecipe, distilled: bool) -> N
     where one of them failed.
 
     Raises:
+        Interrupted: this process was, and ended them.
         LaconicError: one of them failed, or did not answer in time; names it. The others are ended.
     """
     check_room(training)
@@ -96,7 +101,7 @@ def launch(run: Run, stage: str, training: TrainingRecipe, distilled: bool) -> N
             with _started([sys.executable, "-m", f"{PACKAGE}.train.worker", *words], logs) as ranks:
                 failed, silent = _wait(ranks)
         except (KeyboardInterrupt, SystemExit):
-            raise LaconicError("interrupted: the same command goes on from the last checkpoint") from None
+            raise Interrupted("interrupted: the same command goes on from the last checkpoint") from None
         if failed:
             raise LaconicError(_verdict(failed, silent, Path(notes), logs, training))
     for log in logs:
@@ -191,8 +196,8 @@ def _verdict(
             causes.append((2, f"{who} failed: {note['message']}{see}"))
     if causes:
         return min(causes, key=lambda cause: cause[0])[1]
-    missing = ", ".join(map(str, silent)) or "some rank"
+    missing = f"rank {', '.join(map(str, silent))}" if silent else "a rank"
     return (
-        f"rank {missing} of {len(logs)} did not answer within {training.timeout_minutes:g} minutes "
+        f"{missing} of {len(logs)} did not answer within {training.timeout_minutes:g} minutes "
         f"(training.timeout_minutes), and the others ended; see {logs[0].parent}/rank-*.log"
     )

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,7 @@ class Run:
             run = cls(folder, recipe or build_recipe(read_yaml(folder / RECIPE)))
             if recipe is not None:
                 run.check_recipe()
+                run.keep_budget("student")
                 run.keep_recipe()
             yield run
 
@@ -232,6 +233,23 @@ class Run:
             raise LaconicError(
                 f"{self.folder} holds a run of another recipe ({', '.join(changed)}): choose another folder, "
                 "remove it, or give the settings that it was begun with"
+            )
+
+    def keep_budget(self, stage: str) -> None:
+        """Where a stage is done, go on with the minutes and steps that the run had; others are said."""
+        if not (self.recipe_file.is_file() and (self.folder / stage / "final.ckpt").is_file()):
+            return
+        old, new = build_recipe(read_yaml(self.recipe_file)).training, self.recipe.training
+        if (old.minutes, old.max_steps) == (new.minutes, new.max_steps):
+            return
+        self.recipe = replace(
+            self.recipe, training=replace(new, minutes=old.minutes, max_steps=old.max_steps)
+        )
+        made = [path for path in (self.folder / stage, self.folder / "steps.json") if path.exists()]
+        if is_first():
+            say(
+                f"the {stage} is done, and other minutes or steps change nothing: "
+                f"remove {' and '.join(map(str, made))} to train it anew"
             )
 
     def keep_recipe(self) -> None:

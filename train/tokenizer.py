@@ -3,6 +3,8 @@
 import math
 import sys
 from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..coder.tokenizer import ByteTokenizer, Kind
 from ..data.corpus import Corpus
-from ..data.splits import Split, split_of
+from ..data.splits import Split
 from ..models.tokenizer import train_tokenizer
 from .logs import cut, stage_loggers
 from .run import Run, writing
@@ -127,11 +129,17 @@ class _Documents(IterableDataset[list[bytes]]):
             yield batch
 
     def _spread(self, documents: Iterable[bytes]) -> Iterable[bytes]:
-        """Where there is more text than the limit, a sample of all of it: chosen as splits are."""
-        share = self.limit / max(self.module.corpus.total_bytes, 1)
-        if share >= 1:
-            return documents
-        return (d for d in documents if split_of(d + b"\0sample", 0.0, share) == "test")
+        """Of more text than the limit, a sample of all of it, in its order: those that draw the least number.
+
+        Rows do not say how much text they hold, so that which share it is shows at their end alone.
+        """
+        draw, kept, num_bytes = Random(0), list[tuple[float, int, bytes]](), 0
+        for number, document in enumerate(documents):
+            heappush(kept, (-draw.random(), number, document))
+            num_bytes += len(document)
+            while num_bytes > self.limit and len(kept) > 1:
+                num_bytes -= len(heappop(kept)[2])
+        return (document for _, _, document in sorted(kept, key=lambda one: one[1]))
 
 
 def _limited(documents: Iterable[bytes], limit: int) -> Iterator[bytes]:

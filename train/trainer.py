@@ -21,7 +21,7 @@ from .consolidate import BEST, FINAL, LAST, consolidate, is_done, read_state
 from .language import LanguageModule
 from .logs import cut, stage_loggers
 from .optimizer import has_bfloat16
-from .processes import Unanswered, check_room, device_type
+from .processes import Interrupted, Unanswered, check_room, device_type
 from .rank import is_first, rank_and_world
 from .recipe import DistillationRecipe, TrainingRecipe
 from .run import changed_settings, writing
@@ -31,10 +31,6 @@ from .strategies import trainer_settings
 MONITOR = "validation/bits_per_byte"
 NEVER = 1 << 62  # batches
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-
-
-class Interrupted(LaconicError):
-    """Training was stopped from outside; the same command goes on."""
 
 
 def quiet() -> None:

@@ -19,10 +19,10 @@ from .configuration import flatten, load_recipe, read_overrides
 from .logs import as_csv, read_rows
 from .pipeline import prepare
 from .pipeline import run as run_pipeline
+from .processes import Interrupted
 from .recipe import Recipe
 from .run import Run, write_whole, writing
 from .teachers import cached_predictions, named_teachers
-from .trainer import Interrupted
 
 Settings = dict[str, Any]
 VALUE = re.compile(r"(?:^|,)((?:\{[^}]*\}|\[[^\]]*\]|[^,])*)")  # between commas, those in brackets apart

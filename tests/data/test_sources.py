@@ -59,6 +59,26 @@ def test_text_rows_are_lines_with_their_bytes_as_stored(tmp_path):
     assert len(rows) == 61
 
 
+@pytest.mark.parametrize("builder", ["json", "csv", "parquet", "text"])
+def test_a_name_is_no_pattern(builder, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pa = pytest.importorskip("pyarrow")
+    names = ["part1", "part[1]", "sole[2]", "a?b", "ab*", "[3]/part1", "3/part1"]
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        if builder == "parquet":
+            parquet.write_table(pa.table({"text": [f"row of {name}"]}), str(path))
+        else:
+            first = {"json": '{"text": "%s"}', "csv": "text\n%s", "text": "%s"}[builder]
+            path.write_text(first % f"row of {name}")
+    rows = [row.decode() for row in _read(f"datasets:{builder}:{tmp_path}/**:")]
+    assert sorted(rows) == sorted(f"row of {name}" for name in names)
+    path.rename(tmp_path / "a::b")
+    with pytest.raises(Unreadable, match=r"cannot read .*a::b, for its path holds '::'"):
+        _read(f"datasets:{builder}:{tmp_path}/a::b")
+
+
 def test_long_rows_are_cut(tmp_path):
     (tmp_path / "long.txt").write_bytes(b"x" * 150_000)
     assert [len(row) for row in _read(f"datasets:text:{tmp_path}/long.txt")] == [65_536, 65_536, 18_928]

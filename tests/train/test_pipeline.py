@@ -85,6 +85,27 @@ def test_the_same_command_again_changes_nothing(trained, corpus):
     assert again["id"] == report["id"]
 
 
+def test_a_stage_that_is_done_keeps_its_budget(trained, tmp_path, capsys):
+    out, recipe = tmp_path / "run", (trained[0] / "recipe.yaml").read_text()
+    shutil.copytree(trained[0], out)
+    more = load_recipe("nano", None, {**TINY, "distillation.teacher_share": 0.5, "training.max_steps": 400})
+    capsys.readouterr()
+    with Run.open(out, more) as this:
+        assert this.recipe.training.max_steps == 30
+    said = "the {0} is done, and other minutes or steps change nothing: remove {1}/{0} to train it anew\n"
+    assert capsys.readouterr().err == said.format("student", out)
+    assert main(["pretrain", "--stage", "teacher", "-o", str(out), "--training.max_steps=400"]) == 0
+    assert capsys.readouterr().err == said.format("teacher", out)
+    for command in ("distill", "export"):
+        assert main([command, "-o", str(out), "--training.max_steps=400", "--training.threads=1"]) == 0
+        assert capsys.readouterr().err == said.format("student", out)
+    assert (out / "recipe.yaml").read_text() == recipe
+    shutil.rmtree(out / "student")
+    assert main(["distill", "-o", str(out), "--training.max_steps=6"]) == 0
+    assert load_language_module(out / "student" / "final.ckpt").tokens_seen == 6 * 8 * 32
+    assert "max_steps: 6\n" in (out / "recipe.yaml").read_text()
+
+
 def test_stages_one_by_one_make_the_same_checkpoint(trained, corpus, tmp_path, capsys):
     _, report = trained
     settings = [f"--{key}={'null' if value is None else value}" for key, value in TINY.items()]

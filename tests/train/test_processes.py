@@ -119,6 +119,7 @@ def test_a_rank_that_dies_ends_the_others(tmp_path, monkeypatch):
             [1],
             "rank 1 of 3 did not answer within 7 minutes",
         ),
+        ({0: "unanswered", 1: "unanswered"}, {0: 1, 1: 1}, [], "a rank of 3 did not answer within 7 minutes"),
     ],
 )
 def test_the_verdict_names_the_first_cause(notes, failed, silent, words, tmp_path):

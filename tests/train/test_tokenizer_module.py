@@ -1,4 +1,5 @@
 import argparse
+import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -71,14 +72,37 @@ def test_no_more_than_the_limit_is_learnt_from(corpus):
     assert b"".join(module.tokenizer.token_bytes[i] for i in module.tokenizer.encode(text)) == text
 
 
+def _sample(corpus, num_bytes):
+    return [d for batch in DocumentDataModule(corpus, num_bytes).train_dataloader() for d in batch]
+
+
 def test_a_sample_is_spread_over_the_corpus(corpus):
     whole = list(corpus.documents("train"))
-    batches = list(DocumentDataModule(corpus, sample_bytes=corpus.total_bytes // 4).train_dataloader())
-    sample = [document for batch in batches for document in batch]
+    sample = _sample(corpus, corpus.total_bytes // 4)
     places = [whole.index(document) for document in sample]
     assert places == sorted(places)
     assert max(places) > 0.8 * len(whole)
-    assert 0.1 < sum(map(len, sample)) / corpus.total_bytes < 0.4
+    assert 0.2 < sum(map(len, sample)) / corpus.total_bytes <= 0.25
+    assert _sample(corpus, corpus.total_bytes) == whole
+    assert len(_sample(corpus, 1)) == 1
+
+
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_sample_is_spread_over_files_of_rows(kind, streaming, tmp_path):
+    """Their text is a small part of JSON's bytes here, and many times those of Parquet's."""
+    parquet, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    for name in "abcd":
+        rows = [{"text": f"{name} {i} " + "x" * 90, "more": "y" * 300} for i in range(1000)]
+        if kind == "json":
+            (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            parquet.write_table(pa.Table.from_pylist(rows), tmp_path / name, compression="zstd")
+    corpus = Corpus([f"datasets:{kind}:{tmp_path}/*:text"])
+    sample = _sample(corpus.sample(200_000) if streaming else corpus, 40_000)
+    assert 39_000 < sum(map(len, sample)) <= 40_000
+    counts = Counter(document[:1] for document in sample)
+    assert all(60 < counts[name] < 140 for name in (b"a", b"b", b"c", b"d"))
 
 
 @pytest.mark.filterwarnings("ignore")

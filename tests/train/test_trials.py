@@ -1,6 +1,8 @@
 import csv
 import json
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,12 +13,11 @@ from laconic import sweep as command
 from laconic.cli import main
 from laconic.coder.errors import LaconicError
 from laconic.data.shards import read_manifest
-from laconic.train import teachers
+from laconic.train import processes, teachers
 from laconic.train import trials as module
 from laconic.train.configuration import load_recipe
 from laconic.train.pipeline import run as run_pipeline
 from laconic.train.run import Run
-from laconic.train.trainer import Interrupted
 from laconic.train.trials import Axis, Sweep, as_csv, pareto_front, plan_trials, read_axis
 
 TINY_SETTINGS = [f"--{key}={'null' if value is None else value}" for key, value in TINY.items()]
@@ -197,7 +198,7 @@ def test_a_sweep_that_is_stopped_keeps_the_rows_and_seconds_of_what_is_done(pipe
     list(sweep_of(tmp_path, 3).run())
     assert table() == whole
     (tmp_path / "001" / "report.json").unlink()
-    for stop in (KeyboardInterrupt(), Interrupted("stopped")):
+    for stop in (KeyboardInterrupt(), processes.Interrupted("stopped")):
         pipeline.errors = {"001": stop}
         with pytest.raises(type(stop)):
             list(sweep_of(tmp_path, 3).run())
@@ -205,6 +206,24 @@ def test_a_sweep_that_is_stopped_keeps_the_rows_and_seconds_of_what_is_done(pipe
     pipeline.errors = {}
     list(sweep_of(tmp_path, 3).run())
     assert table() == whole
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_sweep_is_stopped_while_its_trial_trains_in_several_ranks(stop, pipeline, tmp_path, monkeypatch):
+    def wait(ranks):
+        raise stop
+
+    def train(sources, folder, recipe):
+        processes.launch(Run(folder, recipe), "student", replace(recipe.training, devices=2), False)
+
+    monkeypatch.setattr(processes, "_started", lambda command, logs: nullcontext())
+    monkeypatch.setattr(processes, "_wait", wait)
+    monkeypatch.setattr(processes, "check_room", lambda training: None)
+    monkeypatch.setattr(module, "run_pipeline", train)
+    with pytest.raises(processes.Interrupted, match="interrupted: the same command goes on"):
+        list(sweep_of(tmp_path, 2).run())
+    assert (tmp_path / "000").exists()
+    assert not (tmp_path / "001").exists()
 
 
 @pytest.mark.parametrize("setting", ["batch_size", "max_steps"])

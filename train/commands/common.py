@@ -84,6 +84,8 @@ def recipe_name(args: argparse.Namespace) -> str:
 def resumed(args: argparse.Namespace) -> Iterator[Run]:
     """The run in args.out, with settings of this call; the caller keeps them when its stage is done.
 
+    The stage is args.stage, or else the student.
+
     Raises:
         LaconicError: there is none, or a setting is none of a stage's own, and differs from the run's; what
             cannot be read may be left out from now on.
@@ -99,6 +101,7 @@ def resumed(args: argparse.Namespace) -> Iterator[Run]:
                 f"{run.folder} was begun with other settings ({', '.join(changed)}): leave them as they are, "
                 "or begin another run; a stage alone changes those of training, distillation and ngram"
             )
+        run.keep_budget(getattr(args, "stage", "student"))
         yield run
 
 
