@@ -251,6 +251,7 @@ def test_a_pipe_that_pauses_gets_what_is_finished(threads, model):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + 15)])
 def test_a_signal_ends_it_at_once_and_leaves_no_file(threads, number, status, tmp_path):
     rest = os.urandom(1 << 16).hex().encode()
+    compress(rest, threads=1, model=None)  # compiles what the command would: no signal gets through meanwhile
     (tmp_path / "a").write_bytes(rest * 128)
     command = [sys.executable, "-m", "laconic", "compress", "-m", "none", "-T", threads]
     process = subprocess.Popen(
