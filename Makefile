@@ -7,10 +7,10 @@ STAMP  := $(VENV)/.installed
 TORCH  := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo test test-slow test-cluster lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(STAMP) ## train, freeze and compress the standard library's source beside the peers (10 minutes)
 	$(BIN)/laconic quickstart
@@ -21,6 +21,10 @@ test: $(STAMP) ## the tests of every day (minutes, no network)
 # pytest exits with 5 where no test is marked slow: nothing to run is no failure.
 test-slow: $(STAMP) ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m slow -n logical --dist loadfile || { status=$$?; test $$status -eq 5 || exit $$status; }
+
+test-cluster: $(STAMP) ## the slow tests that want Ray and DeepSpeed, which it installs
+	$(BIN)/pip install --quiet -e '.[ray,deepspeed]'
+	$(BIN)/python -m pytest -m slow tests/test_cluster.py tests/train/test_together.py
 
 lint: $(STAMP) ## ruff and pyright
 	$(BIN)/ruff check .
