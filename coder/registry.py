@@ -32,7 +32,7 @@ VARIABLE = "LACONIC_CHECKPOINTS"
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
 DEFAULT = "default"
 ALIASES = {  # of those that ship, where no folder is called so
-    DEFAULT: ("english-small",),  # what serves most people
+    DEFAULT: ("general-ngrams",),  # what serves most people: many languages and data, and fast
     "english-base": ("english-small", "english-ngrams"),  # smaller, in more time: two that predict together
     "general-base": ("general-small", "general-ngrams"),
 }
