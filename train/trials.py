@@ -68,7 +68,7 @@ def read_axis(text: str) -> Axis:
         LaconicError: it is neither, or a value is empty or named twice.
     """
     key, found, values = text.partition("=")
-    if not found or not values:
+    if not (key and found and values):
         raise LaconicError(f"{text!r} is no axis: write KEY=A,B,C or KEY=LOW..HIGH")
 
     def read(parts: list[str]) -> tuple[Any, ...]:

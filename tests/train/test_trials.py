@@ -59,6 +59,7 @@ def test_an_axis_of_a_section_holds_mappings_and_a_trial_their_settings():
     [
         ("model.d_model", "is no axis"),
         ("model.d_model=", "is no axis"),
+        ("=1,2", "is no axis"),
         ("a.b=2..1", "is no range"),
         ("a.b=1..1", "is no range"),
         ("a.b=1.0e-4..1.0e+999", "is no range, write LOW..HIGH, finite"),
