@@ -14,7 +14,7 @@ from .entropy import Entropy, measure_entropy
 from .measure import Sample, measure, read_samples
 from .outputs import check_outputs, write_output
 from .peers import PEERS, select_peers
-from .plots import plot_bits_per_byte, plot_growth
+from .plots import plot_bits_per_byte, plot_every_file, plot_growth
 from .programs import PROGRAMS
 from .report import Report
 from .scaling import Growth, measure_growth, read_sizes
@@ -119,7 +119,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", metavar="OUT", type=Path, help="write every figure there, replacing what is"
     )
     parser.add_argument(
-        "--plot", metavar="OUT.png", type=Path, help="draw bits per byte by codec there, likewise"
+        "--plot",
+        metavar="OUT.png",
+        type=Path,
+        help="draw bits per byte by codec, and each of several files, likewise",
     )
 
 
@@ -143,9 +146,10 @@ def run(args: argparse.Namespace) -> int:
         write_json(report, args.json)
         print(f"\nfigures      {args.json}")
     if args.plot:
-        files = len(report.samples)
-        title = report.samples[0].name if files == 1 else f"{files} files"
-        plot_bits_per_byte({title: report.results}, args.plot)
+        if len(report.samples) == 1:
+            plot_bits_per_byte({report.samples[0].name: report.results}, args.plot)
+        else:
+            plot_every_file(report.results, args.plot)
         print(f"{'' if args.json else chr(10)}picture      {args.plot}")
     return 0
 

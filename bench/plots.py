@@ -43,18 +43,65 @@ def plot_bits_per_byte(panels: Mapping[str, Sequence["CodecResult"]], out: Path)
     size = (6.4 * len(panels), 1.5 + 0.46 * rows)
     figure, grid = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
     for axes, (title, results) in zip(grid[0], panels.items(), strict=True):
-        ranked = sorted(results, key=lambda result: result.bits_per_byte, reverse=True)
-        bits = [result.bits_per_byte for result in ranked]
-        colours = [OTHERS if result.level is None else OURS for result in ranked]
-        bars = axes.barh([result.codec for result in ranked], bits, height=0.68, color=colours)
-        axes.bar_label(bars, fmt="%.3f", padding=5, color=INK, fontsize=10)
-        axes.set_xlim(0, 1.15 * max(bits) or 1)
-        axes.set_xlabel("bits per byte (less is better)", color=INK)
-        _dress(axes, title)
-        axes.tick_params(axis="y", length=0, labelsize=11)
-        axes.spines["left"].set_visible(False)
+        _bars(axes, title, results)
     _save(figure, out)
     pyplot.close(figure)
+
+
+def plot_every_file(results: Sequence["CodecResult"], out: Path) -> None:
+    """Bars of all files together, and a row for every file: bytes of each codec beside the first codec's.
+
+    Args:
+        results: of the same files, at least one; the first is what the others are held against.
+        out: the PNG to write.
+
+    Raises:
+        LaconicError: matplotlib is not installed.
+    """
+    pyplot = _pyplot()
+    ours, *others = results
+    files = [m for m in ours.measurements if m.compressed_bytes]
+    heights = (1.5 + 0.46 * len(results), 1.0 + 0.25 * len(others), 0.19 * len(files))
+    figure, parts = pyplot.subplot_mosaic(
+        [["bars", "dots"], ["names", "dots"], [".", "dots"]],
+        figsize=(12.8, max(sum(heights[:2]), 1.5 + heights[2])),
+        layout="constrained",
+        width_ratios=(2, 3),
+        height_ratios=(*heights[:2], max(0.1, heights[2] - sum(heights[:2]))),
+    )
+    dots = parts["dots"]
+    _bars(parts["bars"], f"{len(ours.measurements)} files together", results)
+    colours = pyplot.get_cmap("tab10")
+    for place, codec in enumerate(others):
+        sizes = {m.file: m.compressed_bytes for m in codec.measurements}
+        ratios = [sizes[m.file] / m.compressed_bytes for m in files]
+        dots.scatter(ratios, range(len(files)), s=16, color=colours(place % 10), label=codec.codec, zorder=2)
+    dots.axvline(1, color=OURS, lw=2, zorder=1)
+    dots.set(xscale="log", xlabel=f"bytes, where those of {ours.codec} are 1", ylim=(len(files) - 0.4, -0.6))
+    low, high = dots.get_xlim()
+    dots.set_xticks([x for x in (0.5, 0.8, 1, 1.25, 1.5, 2, 3, 5, 10, 20) if low <= x <= high], minor=False)
+    dots.xaxis.set_major_formatter("{x:g}")
+    dots.xaxis.set_minor_formatter("")
+    dots.set_yticks(range(len(files)), [m.file for m in files], fontsize=7)
+    dots.grid(axis="y", color="#eef0f4", lw=0.8)
+    _dress(dots, "File by file")
+    parts["names"].axis("off")
+    parts["names"].legend(*dots.get_legend_handles_labels(), frameon=False, loc="upper center", ncols=2)
+    _save(figure, out)
+    pyplot.close(figure)
+
+
+def _bars(axes: "Axes", title: str, results: Sequence["CodecResult"]) -> None:
+    ranked = sorted(results, key=lambda result: result.bits_per_byte, reverse=True)
+    bits = [result.bits_per_byte for result in ranked]
+    colours = [OTHERS if result.level is None else OURS for result in ranked]
+    bars = axes.barh([result.codec for result in ranked], bits, height=0.68, color=colours)
+    axes.bar_label(bars, fmt="%.3f", padding=5, color=INK, fontsize=10)
+    axes.set_xlim(0, 1.15 * max(bits) or 1)
+    axes.set_xlabel("bits per byte (less is better)", color=INK)
+    _dress(axes, title)
+    axes.tick_params(axis="y", length=0, labelsize=11)
+    axes.spines["left"].set_visible(False)
 
 
 def plot_loss_curve(csv_paths: Mapping[str, Sequence[Path]], out: Path) -> None:

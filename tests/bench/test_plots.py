@@ -1,7 +1,7 @@
 import pytest
 
 from laconic.bench.measure import CodecResult, Measurement
-from laconic.bench.plots import plot_bits_per_byte, plot_loss_curve, read_loss_curve
+from laconic.bench.plots import plot_bits_per_byte, plot_every_file, plot_loss_curve, read_loss_curve
 from laconic.coder.errors import LaconicError
 
 HEADER = "elapsed_minutes,learning_rate,step,tokens_per_second,train/bits_per_byte,validation/bits_per_byte\n"
@@ -40,9 +40,18 @@ def test_pictures_are_drawn(tmp_path):
     by_steps = write(tmp_path / "student.csv", "step,train/bits_per_byte\n1,4.0\n2,3.0\n")
     plot_loss_curve({"teacher": [teacher], "student": [by_steps]}, tmp_path / "loss.png")
     results = [
-        CodecResult(name, "1", 0.0, None, [Measurement("f", 100, size, 0.1, 0.1)], level=level)
+        CodecResult(
+            name,
+            "1",
+            0.0,
+            None,
+            [Measurement("f", 100, size, 0.1, 0.1), Measurement("empty", 0, 0, 0.1, 0.1)],
+            level=level,
+        )
         for name, size, level in (("laconic -1", 25, 1), ("laconic -6", 20, 6), ("xz -9e", 40, None))
     ]
     plot_bits_per_byte({"one": results, "two": results[:1]}, tmp_path / "bits.png")
-    for name in ("loss.png", "bits.png"):
+    plot_every_file(results, tmp_path / "files.png")
+    plot_every_file(results[:1], tmp_path / "one.png")
+    for name in ("loss.png", "bits.png", "files.png", "one.png"):
         assert (tmp_path / name).read_bytes().startswith(PNG)
