@@ -156,7 +156,10 @@ def one_model(names: "Names | Model", engine: str | None) -> "Model":
     if model is None:
         raise LaconicError("without a checkpoint there is nothing to say: name one by -m, see laconic models")
     if model.others:
-        raise LaconicError("several checkpoints predict together only when they compress: name one")
+        raise LaconicError(
+            "several checkpoints predict together only when they compress: name one; `laconic models` says "
+            "which names mean several"
+        )
     return model
 
 

@@ -32,7 +32,7 @@ VARIABLE = "LACONIC_CHECKPOINTS"
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
 DEFAULT = "default"
 ALIASES = {  # of those that ship, where no folder is called so
-    DEFAULT: ("english-small",),  # what serves most people
+    DEFAULT: ("general-ngrams",),  # what serves most people: many languages and data, and fast
     "english-base": ("english-small", "english-ngrams"),  # smaller, in more time: two that predict together
     "general-base": ("general-small", "general-ngrams"),
 }
@@ -151,11 +151,12 @@ def _by_path_or_id(text: str, here: list[Listing]) -> Listing:
             raise LaconicError(f"{several} checkpoints have ids that begin with {text}: give more digits")
         if matching:
             return _sound_copy(matching[0], here)
-    what = (
-        f"{text} has no config.json, it is no checkpoint"
-        if path.exists()
-        else f"there is no checkpoint {text!r}"
-    )
+    what = f"there is no checkpoint {text!r}"
+    if path.exists():
+        what = f"{text} has no config.json, it is no checkpoint"
+    elif here and (names := ALIASES.get(text)):
+        lacking = ", ".join(name for name in names if name not in {listing.name for listing in here})
+        what += f", which means {' and '.join(names)} (not here: {lacking})"
     raise LaconicError(f"{what}; here are: {_what_is_here()}. Give one of these, a folder, or set {VARIABLE}")
 
 

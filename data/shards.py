@@ -196,7 +196,8 @@ def _check(writers: dict[Split, ShardWriter], shares: dict[str, float]) -> None:
         if split != "test" and shares[split] and not writer.num_documents:
             raise LaconicError(
                 f"of the corpus's {documents:,} documents none fell to the {split} split, whose share is "
-                f"{shares[split]:g}: give more text, or a larger data.{split}_share"
+                f"{shares[split]:g}, and equal ones fall to the same: give more text that differs, or a "
+                f"larger data.{split}_share"
             )
 
 

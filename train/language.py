@@ -6,7 +6,7 @@ import pickle
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -23,7 +23,7 @@ from .metrics import BitsPerByte
 from .optimizer import build_optimizer, learning_rate_factor
 from .recipe import TrainingRecipe
 from .saving import damaged, fault
-from .strategies import clip_gradients
+from .strategies import clip_gradients, diverged
 from .usage import Usage, forward_operations
 
 CALIBRATION_BATCHES = 8
@@ -185,7 +185,7 @@ class LanguageModule(pl.LightningModule):
         self._simulate_integers_when_late()
         loss, nats = self.loss(inputs, targets, *cached)
         if not torch.isfinite(loss):
-            self._stop(f"the loss became {loss.item()}")
+            raise diverged(f"the loss became {loss.item()}", f"{self.global_step}; the step was not taken")
         self._recent = [*self._recent[1 - CALIBRATION_BATCHES :], inputs.detach()]
         self.tokens_seen += targets.numel() * self.trainer.world_size
         self.train_bits_per_byte.update(nats.detach() * targets.numel(), self.byte_lengths[targets])
@@ -200,13 +200,8 @@ class LanguageModule(pl.LightningModule):
         """Clip by the norm of all gradients, wherever they are."""
         norm = clip_gradients(self.trainer.strategy, self, self.training_recipe.clip_norm)
         if not torch.isfinite(norm):
-            self._stop(f"the gradient's norm became {norm.item()}")
-
-    def _stop(self, fault: str) -> NoReturn:
-        raise LaconicError(
-            f"{fault} at step {self.global_step}; the step was not taken. "
-            "Lower training.learning_rate and resume from the last checkpoint"
-        )
+            fault = f"the gradient's norm became {norm.item()}"
+            raise diverged(fault, f"{self.global_step}; the step was not taken")
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         inputs, targets = batch
@@ -218,6 +213,9 @@ class LanguageModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         bits_per_byte = self.validation_bits_per_byte.compute().float()
         self.validation_bits_per_byte.reset()
+        if not torch.isfinite(bits_per_byte):  # before it takes the place of a checkpoint that is good
+            fault = f"the code length of validation text became {bits_per_byte.item()}"
+            raise diverged(fault, f"{self.global_step}, which is not saved")
         self.log("validation/bits_per_byte", bits_per_byte, prog_bar=True, logger=False)
         minutes = self.elapsed_seconds / 60
         figures = {"validation/bits_per_byte": bits_per_byte.item(), "elapsed_minutes": minutes}

@@ -53,6 +53,15 @@ def clip_gradients(strategy: Strategy, module: nn.Module, max_norm: float) -> Te
     return torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm)
 
 
+def diverged(fault: str, step: str) -> LaconicError:
+    """What to say where numbers became non-finite: settings of a run that has begun do not change."""
+    return LaconicError(
+        f"{fault} at step {step}. Begin in another folder with lower training.learning_rate and "
+        "training.matrix_learning_rate, or have the stage end where it was saved last: "
+        "laconic consolidate -o RUN"
+    )
+
+
 def trainer_settings(recipe: TrainingRecipe, precision: Any, device: str) -> dict[str, Any]:
     """What the Trainer of a process of several is given.
 
@@ -169,10 +178,7 @@ class _ZeroPrecision(DeepSpeedPrecision):
         result = super().optimizer_step(optimizer, model, closure, **kwargs)
         norm = model.trainer.model.get_global_grad_norm()  # pyright: ignore
         if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
-            raise LaconicError(
-                f"the gradient's norm became {float(norm)} at step {model.global_step}. "
-                "Lower training.learning_rate and resume from the last checkpoint"
-            )
+            raise diverged(f"the gradient's norm became {float(norm)}", f"{model.global_step}")
         return result
 
 

@@ -26,6 +26,7 @@ from .teachers import cached_predictions, named_teachers
 
 Settings = dict[str, Any]
 VALUE = re.compile(r"(?:^|,)((?:\{[^}]*\}|\[[^\]]*\]|[^,])*)")  # between commas, those in brackets apart
+WIDEST, MOST_TRIALS = 1e300, 1000  # of a range; of a sweep
 FAULTS = (LaconicError, RuntimeError, MemoryError, OSError)  # what ends a trial, and not the sweep
 FIGURES = (
     "bits_per_byte",  # shipped bytes of text that was kept out of training
@@ -67,7 +68,7 @@ def read_axis(text: str) -> Axis:
         LaconicError: it is neither, or a value is empty or named twice.
     """
     key, found, values = text.partition("=")
-    if not found or not values:
+    if not (key and found and values):
         raise LaconicError(f"{text!r} is no axis: write KEY=A,B,C or KEY=LOW..HIGH")
 
     def read(parts: list[str]) -> tuple[Any, ...]:
@@ -75,8 +76,10 @@ def read_axis(text: str) -> Axis:
 
     ends = read(values.split(".."))
     if len(ends) == 2 and all(type(end) in (int, float) for end in ends):
-        if not ends[0] < ends[1]:
-            raise LaconicError(f"{text!r}: {values} is no range, write LOW..HIGH, the lower number first")
+        if not 0 < ends[1] - ends[0] < WIDEST:
+            raise LaconicError(
+                f"{text!r}: {values} is no range, write LOW..HIGH, finite, the lower number first"
+            )
         return Axis(key, ends, between=True)
     parts = VALUE.findall(values)
     if not all(part.strip() for part in parts):
@@ -91,8 +94,8 @@ def plan_trials(axes: Sequence[Axis], draws: int | None, seed: int) -> list[Sett
     """Every combination of the axes' values, or `draws` random ones, none of them twice.
 
     Raises:
-        LaconicError: there is nothing to vary, axes overlap, a range has no draws, or there are fewer
-            combinations.
+        LaconicError: there is nothing to vary, axes overlap, a range has no draws, there are fewer
+            combinations, or too many trials.
     """
     if not axes:
         raise LaconicError("nothing varies: name what does, such as --over model.d_model=96,128")
@@ -105,8 +108,10 @@ def plan_trials(axes: Sequence[Axis], draws: int | None, seed: int) -> list[Sett
     if draws is None:
         if ranges := [axis.key for axis in axes if axis.between]:
             raise LaconicError(f"{', '.join(ranges)} is a range: say how many trials to draw by --draws N")
+        _check_number(math.prod(len(axis.values) for axis in axes))
         combinations = itertools.product(*(a.values for a in axes))
         return [flatten(dict(zip(keys, chosen, strict=True))) for chosen in combinations]
+    _check_number(draws)
     random = np.random.default_rng(seed)
     trials: list[Settings] = []
     for _ in range(100 * draws):
@@ -116,6 +121,13 @@ def plan_trials(axes: Sequence[Axis], draws: int | None, seed: int) -> list[Sett
         if len(trials) == draws:
             return trials
     raise LaconicError(f"{draws} draws of {len(trials)} combinations: ask for fewer, or leave --draws out")
+
+
+def _check_number(trials: int) -> None:
+    if trials > MOST_TRIALS:
+        raise LaconicError(
+            f"{trials:,} trials are more than {MOST_TRIALS:,}: name fewer values, or draw some by --draws N"
+        )
 
 
 class Sweep:

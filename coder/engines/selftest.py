@@ -13,13 +13,14 @@ from ..errors import LaconicError
 from ..files import compress, decompress
 from ..fixedpoint import Array, exp2_weights
 from ..model import Model
-from ..registry import DEFAULT, find
+from ..registry import find
 from .conformance import Case, SplitMix64, digest, generate, trace
 
 SHORT_WORK = 200_000_000  # multiply-accumulates of a case that the short form takes
 CODINGS = ((1, 1), (1, 64), (2, 64), (6, 7))  # level and streams
 HERE = "this process"
 REFERENCE = "reference, every tensor"  # in place of a kernel
+CODER = "english-small"  # a transformer that ships, with all that engines compute; codes the files
 DRAWN = (48, 24)  # streams and steps of the text that is coded
 
 
@@ -181,7 +182,7 @@ def read_files(tally: Tally, model: Model, text: bytes, files: list[bytes], writ
             tally.fault(1, f"level {level}, streams {streams}: the file that {writer} wrote is not restored")
 
 
-def shipped_model(engine: str, threads: int | None = None, name: str = DEFAULT) -> Model:
+def shipped_model(engine: str, threads: int | None = None, name: str = CODER) -> Model:
     """A checkpoint that ships, and an engine whether it is exact here or not."""
     checkpoint = FrozenCheckpoint.load(find(name).path)
     return Model(checkpoint, build_engine(checkpoint, engine, threads))

@@ -58,8 +58,12 @@ def test_a_name_may_mean_several(folders, monkeypatch):
     add(folders / "second", "both", "55" * 32)
     assert find("both").name == "both"
     monkeypatch.setitem(registry.ALIASES, "half", ("two", "four"))
-    with pytest.raises(LaconicError, match="no checkpoint 'half'"):
+    with pytest.raises(
+        LaconicError, match=r"no checkpoint 'half', which means two and four \(not here: four\)"
+    ):
         find("half")
+    with pytest.raises(LaconicError, match="no checkpoint 'half'; here are"):
+        find(Path("half"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from laconic.coder.errors import LaconicError
 from laconic.train.configuration import build_recipe, load_recipe
 from laconic.train.consolidate import consolidate, is_done
 from laconic.train.language import LanguageModule, load_language_module
+from laconic.train.optimizer import MuonAdamW
 from laconic.train.pipeline import distill, prepare, run
 from laconic.train.run import Run
 
@@ -133,6 +134,27 @@ def test_non_finite_loss_stops_before_the_step(monkeypatch, corpus, tmp_path):
     with pytest.raises(LaconicError, match="step 5; the step was not taken"):
         run([str(corpus)], tmp_path / "run", recipe)
     assert torch.equal(taken["module"].transformer.embed.weight.detach().cpu(), taken["weights"])
+
+
+def test_what_a_run_had_before_it_diverged_is_kept(monkeypatch, corpus, tmp_path, capsys):
+    take = MuonAdamW.step
+
+    def overflowing(self, closure=None):
+        loss = take(self, closure)
+        if self.steps_taken == 12:
+            self.param_groups[0]["params"][0].data.fill_(float("inf"))
+        self.steps_taken += 1
+        return loss
+
+    monkeypatch.setattr(MuonAdamW, "steps_taken", 1, raising=False)
+    monkeypatch.setattr(MuonAdamW, "step", overflowing)
+    recipe = load_recipe("nano", None, {**TINY, "training.max_steps": 16, "training.validations": 4})
+    with pytest.raises(LaconicError, match=r"text became nan at step 12, .*consolidate"):
+        run([str(corpus)], tmp_path / "run", recipe)
+    assert main(["consolidate", "-o", str(tmp_path / "run")]) == 0
+    assert "(8 steps)" in capsys.readouterr().out
+    weights = load_language_module(tmp_path / "run" / "student" / "final.ckpt").state_dict()
+    assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
 def test_another_shape_does_not_go_on_in_an_old_folder(trained, corpus):

@@ -59,8 +59,11 @@ def test_an_axis_of_a_section_holds_mappings_and_a_trial_their_settings():
     [
         ("model.d_model", "is no axis"),
         ("model.d_model=", "is no axis"),
+        ("=1,2", "is no axis"),
         ("a.b=2..1", "is no range"),
         ("a.b=1..1", "is no range"),
+        ("a.b=1.0e-4..1.0e+999", "is no range, write LOW..HIGH, finite"),
+        ("a.b=-1.0e+308..1.0e+308", "is no range, write LOW..HIGH, finite"),
         ("a.b=1,1", "names a value twice"),
         ("a.b=1,,2", "holds an empty value"),
         ("a.b=96,", "holds an empty value"),
@@ -98,6 +101,8 @@ def test_plans_that_cannot_be_are_refused():
         ([Axis("a", ({}, {"x": 3})), Axis("a.x", (1, 2))], 2, "a.x is within a, which varies too"),
         ([Axis("a.x", (1.0, 2.0), True)], None, "a.x is a range"),
         ([Axis("a.x", (1, 2))], 3, "3 draws of 2 combinations"),
+        ([Axis("a.x", (1.0, 2.0), True)], 1001, "1,001 trials are more than 1,000"),
+        ([Axis(key, tuple(range(1000))) for key in "abcdef"], None, "more than 1,000: name fewer"),
     ):
         with pytest.raises(LaconicError, match=message):
             plan_trials(axes, draws, 0)
