@@ -14,6 +14,7 @@ from .segment import ENTROPY, RAW, Segment, pack_header
 LEARNED = 1 << 23  # bytes of the reference, at most, that a segment learns from
 LEARNED_AT_LEAST = 1 << 20  # of a longer one, and
 LEARNED_PER_BYTE = 8  # for each byte that is no copy: what copies leave of a segment must not cost too much
+COPIED = 16  # one byte in so many, in copies, is worth a try: the sample may lie beside them
 HELPFUL = 0.98  # size of a sample with the reference, relative to without, from which on it is used
 
 _Job = Callable[[int, Report | None], Segment | None]  # from a limit of its size
@@ -57,8 +58,8 @@ def encode_against(
     if helpful := 2 * left <= len(data):
         plain = len(data) - left > 2 * _covered(copies)  # what repeats the reference repeats itself as well
     elif len(data) >= 2 * SAMPLE:
-        plain = not (helpful := _helps(data, reference, position, level, report))
-        copies = copies if helpful else []
+        plain = not _helps(data, reference, position, level, report)
+        helpful = not plain or COPIED * (len(data) - left) >= len(data)
     learned = _learned(len(data), reference, copies, position)
     if helpful or len(data) < 2 * SAMPLE:
         helps = False if model is None else model_helps(data, model, level, None, _alive(report))

@@ -66,7 +66,13 @@ def open_reference(given: "Given | Reference | None") -> Reference | None:
             raise LaconicError(f"the reference {path} is {what}: name a file, which is read more than once")
         if path.stat().st_size > MAX_REFERENCE:
             raise LaconicError(f"the reference {path} is too large: name a file of less than 1 TB")
-        return Reference(path.read_bytes())
+        try:
+            return Reference(path.read_bytes())
+        except MemoryError:
+            raise LaconicError(
+                f"the reference {path} of {path.stat().st_size:,} bytes does not fit into memory: name a "
+                "smaller one"
+            ) from None
     except OSError as error:
         raise LaconicError(
             f"the reference {os.fspath(given)} cannot be read ({error.strerror}): name another"

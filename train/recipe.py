@@ -157,6 +157,11 @@ class DistillationRecipe:
                 f"distillation.teachers is {self.teachers}, and the student has a tokenizer of its own: give "
                 f"it theirs, tokenizer.source {self.teachers[0]}"
             )
+        if self.taught and not (self.weight or self.hidden_weight or self.attention_weight):
+            found.append(
+                "distillation.weight, hidden_weight and attention_weight are 0, and there are teachers, of "
+                "whom nothing would be learned: set one of them above 0, or leave the teachers out"
+            )
         if len(set(self.teachers)) < len(self.teachers):
             found.append(f"distillation.teachers is {self.teachers}: name each teacher once")
         for name in ("hidden_weight", "attention_weight"):

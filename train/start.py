@@ -78,7 +78,10 @@ def find_start(name: str) -> Start:
 
 
 def _no_transformer(name: str) -> LaconicError:
-    return LaconicError(f"{name} is an n-gram model, which is counted, not trained: count new text anew")
+    return LaconicError(
+        f"{name} is an n-gram model, which is counted, not trained: name a transformer, or count new text by "
+        "laconic train --model ngram"
+    )
 
 
 def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, Any]) -> Recipe:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.graph import FrozenConfig
+from ..data.replay import found_in
 from ..data.shards import open_shard
 from ..data.splits import SPLITS
 from .publish import sample, shipped
@@ -23,7 +24,8 @@ def measure_worth(run: Run, report: dict[str, Any], old: Path | None) -> dict[st
         old: folder of shards of old text.
 
     Returns:
-        {"new": {"bytes", "start", "adapted", "both", "none"}, "old": {"bytes", "start", "adapted"} or None,
+        {"new": {"bytes", "start", "adapted", "both", "none"}, "old": {"bytes", "start", "adapted",
+        "relearned": whether some of it is new text that was learned from} or None,
         "break_even": {"start", "none", "best"}, "corpus_bytes", "pruned": {"start_bytes",
         "start_macs_per_byte", "until"} or None}: shipped bits per byte at the default level, restored and
         compared; bytes of such text from which it pays, and until which it is smaller than its start where
@@ -36,9 +38,11 @@ def measure_worth(run: Run, report: dict[str, Any], old: Path | None) -> dict[st
     new = {way: shipped(folders, text)["bits_per_byte"] for way, folders in ways.items()}
     kept = None
     if old is not None:
-        old_text = sample(open_shard(old, "validation"), token_bytes, OLD_BYTES)
+        held_out = open_shard(old, "validation")
+        old_text = sample(held_out, token_bytes, OLD_BYTES)
         kept = {way: shipped(ways[way], old_text)["bits_per_byte"] for way in ("start", "adapted")}
         kept["bytes"] = len(old_text)
+        kept["relearned"] = bool(found_in([held_out], open_shard(run.shards, "train")).any())
     others = {"start": new["start"], "none": new["none"], "best": min(new["start"], new["none"])}
     return {
         "new": {"bytes": len(text), **new},
@@ -96,6 +100,10 @@ def worth_lines(worth: dict[str, Any], checkpoint_bytes: int, start: str, folder
             f"  start      {old['start']:.4f}",
             f"  adapted    {old['adapted']:.4f}  ({old['adapted'] - old['start']:+.4f})",
         ]
+        if old["relearned"]:
+            lines.append(
+                "             some of it is in the new text, and was learned: of other, more is forgotten"
+            )
     if pruned is not None:
         macs, until = pruned["start_macs_per_byte"] / 1e6, pruned["until"]
         so_far = "however long the text" if until is None else f"until {until:,} bytes of such text"

@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     sizes = [_size(name) for name in names]
     known = None if None in sizes else [size or 0 for size in sizes]
     status = 0
-    _check_manifest(args.manifest, names, args)
+    _check_outputs(names, args)
     with ExitStack() as stack:
 
         def encoder() -> Encodes:
@@ -172,12 +172,23 @@ def _size(name: str) -> int | None:
     return None if name == shared.STANDARD or (os.path.exists(name) and not os.path.isdir(name)) else 0
 
 
-def _check_manifest(path: str | None, names: list[str], args: argparse.Namespace) -> None:
-    """Raises LaconicError where the account would take the place of an input, an output or the reference."""
+def _check_outputs(names: list[str], args: argparse.Namespace) -> None:
+    """Raises LaconicError where an output is the reference, or the account is another file."""
     outputs = [name + SUFFIX for name in names] if args.output is None else [args.output]
-    others = [*names, *outputs, *([] if args.reference is None else [args.reference])]
-    if path is not None and os.path.realpath(path) in map(os.path.realpath, others):
-        raise LaconicError(f"--manifest {path} is an input, an output or the reference: name another file")
+    reference: list[str] = [] if args.reference is None else [args.reference]
+
+    def is_one_of(path: str, others: list[str]) -> bool:
+        return os.path.realpath(path) in map(os.path.realpath, others)
+
+    if not args.stdout and any(is_one_of(path, outputs) for path in reference):
+        raise LaconicError(
+            f"{args.reference} is both the reference, which decoding needs, and the output: "
+            "name another by -o"
+        )
+    if args.manifest is not None and is_one_of(args.manifest, [*names, *outputs, *reference]):
+        raise LaconicError(
+            f"--manifest {args.manifest} is an input, an output or the reference: name another file"
+        )
 
 
 def _path(name: str, args: argparse.Namespace) -> str:

@@ -134,6 +134,14 @@ def test_copies_in_what_is_large():
     assert decompress(blob, reference=old) == data
 
 
+def test_copies_beside_a_sample_that_is_no_copy():
+    old, new = (np.random.default_rng(seed).bytes(3 * SAMPLE) for seed in (1, 2))
+    data = new + old[: SAMPLE // 2]
+    blob = compress(data, None, level=2, reference=old)
+    assert len(blob) < 3.01 * SAMPLE
+    assert decompress(blob, reference=old) == data
+
+
 def test_a_large_text_like_its_reference():
     old, data = words(40_000, 1), words(40_000, 2)
     blob = compress(data, None, level=2, reference=old)
@@ -181,6 +189,25 @@ def test_what_does_not_go_with_a_reference(options, message):
     with pytest.raises(LaconicError, match=message):
         compress(NEW, reference=OLD, **options)
     assert compress(NEW, reference=OLD, streams=1) == compress(NEW, reference=OLD)
+
+
+@pytest.mark.parametrize("where", [["-o", "old"], ["-o", "link"], []])
+def test_a_reference_is_not_written_over(where, capsysbinary):
+    os.symlink("old", "link")
+    os.symlink("old", "new.lac")
+    assert main(["compress", "-f", "--reference", "old", "new", *where]) == 1
+    assert b"both the reference, which decoding needs, and the output" in capsysbinary.readouterr().err
+    assert get("old") == OLD
+    assert main(["compress", "-q", "-m", "none", "-c", "--reference", "new.lac", "new"]) == 0
+
+
+def test_a_reference_that_is_larger_than_memory_is_one_line(monkeypatch):
+    def read_bytes(path):
+        raise MemoryError
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", read_bytes)
+    with pytest.raises(LaconicError, match=f"old of {len(OLD):,} bytes does not fit into memory"):
+        open_reference("old")
 
 
 @pytest.mark.parametrize("command", ["decompress", "test", "cat"])

@@ -251,6 +251,7 @@ def test_another_tokenizer_and_no_teacher_are_refused(corpus, teacher, tmp_path,
     [
         ({"top_k": 4, "hidden_weight": 1.0}, "hidden_weight is 1, which is not cached"),
         ({"top_k": 4, "weight": 0.0}, "distillation.weight is 0"),
+        ({"teacher_share": 0.5, "weight": 0.0}, "of whom nothing would be learned"),
         ({"attention_weight": 1.0}, "training.strategy fsdp cuts up"),
         ({"top_k": 4000}, "distillation.top_k is 4000, allowed are 0 to 128"),
         ({"final_weight": 2.0}, "distillation.final_weight is 2"),

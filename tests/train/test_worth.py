@@ -1,4 +1,12 @@
-from laconic.train.worth import break_even, worth_lines
+from types import SimpleNamespace
+
+import numpy as np
+
+from laconic.data.corpus import Corpus
+from laconic.data.shards import build_shards
+from laconic.models.tokenizer import train_tokenizer
+from laconic.train import worth as worth_module
+from laconic.train.worth import break_even, measure_worth, worth_lines
 
 
 def test_break_even_is_where_output_and_checkpoint_meet():
@@ -18,3 +26,22 @@ def test_break_even_is_where_output_and_checkpoint_meet():
         lines = "\n".join(worth_lines(worth, 1000, "default", "mine"))
         assert "from 2,000 bytes, 0.500 M" in lines
         assert words in lines
+
+
+def test_old_text_that_is_learned_as_new_text_is_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(worth_module, "shipped", lambda folders, text: {"bits_per_byte": 2.0 - len(folders)})
+    monkeypatch.setattr(worth_module, "_pruned", lambda *_: None)
+    tokenizer = train_tokenizer([b"abc"], "bytes", 256)
+    old, other = (
+        np.random.default_rng(seed).integers(97, 123, 60_000, np.uint8).tobytes() for seed in (0, 1)
+    )
+    shards = {}
+    for name, data in (("old", old), ("other", other), ("both", other[:777] + old)):
+        (tmp_path / f"{name}.txt").write_bytes(data)
+        shards[name] = tmp_path / name
+        build_shards(Corpus([str(tmp_path / f"{name}.txt")]), tokenizer, shards[name], 0.1, 0.1)
+    for name, relearned in (("other", False), ("both", True)):
+        run = SimpleNamespace(shards=shards[name], start=None, checkpoint=None, tokenizer=lambda: tokenizer)
+        worth = measure_worth(run, {"checkpoint_bytes": 1000}, shards["old"])
+        assert worth["old"]["relearned"] is relearned
+        assert any("of other, more" in line for line in worth_lines(worth, 1000, "a", "b")) is relearned
