@@ -100,7 +100,7 @@ def worth_lines(worth: dict[str, Any], checkpoint_bytes: int, start: str, folder
             f"  start      {old['start']:.4f}",
             f"  adapted    {old['adapted']:.4f}  ({old['adapted'] - old['start']:+.4f})",
         ]
-        if old["relearned"]:
+        if old.get("relearned"):
             lines.append(
                 "             some of it is in the new text, and was learned: of other, more is forgotten"
             )
