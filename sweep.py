@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Every trial in order, then the table; 1 where a trial failed."""
-    from .train.commands.common import overrides_from, recipe_name
+    from .train.commands.common import FEW_BYTES, MORE_BYTES, overrides_from, recipe_name
     from .train.lock import locked
     from .train.rank import require_alone
     from .train.trials import Sweep, pareto_front, plan_trials, read_axis
@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     print("\nbest at their work, the least work first:")
     for index in front:
         print(f"  {_describe(done[index], trials)}")
+    if done and (few := min(row["validation_bytes"] for row in done)) < FEW_BYTES:
+        print(f"of {few:,} bytes of validation text, which say little: {MORE_BYTES}")
     print(f"all trials: {args.out / 'results.csv'}")
     if done:
         _draw(args.out / "front.png", points, [_settings(row, trials) for row in done], front)

@@ -90,6 +90,10 @@ def read_request(
             raise LaconicError(f"{name} of {value}: choose a whole number {allowed}")
     if seed is not None and (type(seed) is not int or not 0 <= seed < SEED_LIMIT):
         raise LaconicError(f"a seed of {seed}: choose a whole number from 0 to {SEED_LIMIT - 1}")
+    if str(temperature) in ("0", "0.0"):
+        raise LaconicError(
+            "a temperature of 0: choose a number above 0, or greedy, the likeliest token each time"
+        )
     sampler = Sampler(
         MILLION if temperature is None else millionths(temperature, "a temperature", TEMPERATURE_MOST),
         top_k,

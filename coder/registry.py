@@ -154,6 +154,8 @@ def _by_path_or_id(text: str, here: list[Listing]) -> Listing:
     what = f"there is no checkpoint {text!r}"
     if path.exists():
         what = f"{text} has no config.json, it is no checkpoint"
+        if (path / "checkpoint" / "config.json").is_file():
+            raise LaconicError(f"{what}, but {path / 'checkpoint'} is one: name that")
     elif here and (names := ALIASES.get(text)):
         lacking = ", ".join(name for name in names if name not in {listing.name for listing in here})
         what += f", which means {' and '.join(names)} (not here: {lacking})"

@@ -89,10 +89,11 @@ def _adapted(run: Run, start: Start, sources: list[str], replay: list[str]) -> d
     after = _float_bits_per_byte(trained, data)
     if after >= before:
         raise LaconicError(
-            f"nothing was gained: held-out text takes {before:.4f} bits per byte before adapting and "
+            f"nothing was gained: validation text takes {before:.4f} bits per byte before adapting and "
             f"{after:.4f} after; no checkpoint was written: go on with {start.name}, or give more text"
         )
-    say(f"held-out text: {before:.4f} bits per byte before, {after:.4f} after; freezing")
+    reshaped = " in its new shape," * (recipe.model != start.transformer.config)
+    say(f"validation text:{reshaped} {before:.4f} bits per byte before learning, {after:.4f} after; freezing")
     report = export(run, trained)
     report["adaptation"] = measure_worth(run, report, old)
     write_whole(run.report_file, json.dumps(report, indent=1) + "\n")

@@ -126,7 +126,9 @@ def _fault(key: str, value: Any) -> str | None:
     if key not in known:
         if below := [name for name in known if name.startswith(f"{key}.")]:
             return f"{key} is a section: give settings of it, such as {below[0]}"
-        near = difflib.get_close_matches(key, known, n=1)
+        section = f"{key.partition('.')[0]}."
+        parts = {name.rpartition(".")[2]: name for name in sorted(known, key=lambda n: n.startswith(section))}
+        near = [parts[part] for part in difflib.get_close_matches(key.rpartition(".")[2], parts, n=1)]
         return f"{key} is unknown" + (f", did you mean {near[0]}?" if near else "")
     if value is None and not known[key]:
         return f"{key} is null: give a value, or leave it out"

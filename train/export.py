@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..coder.checkpoint import FrozenCheckpoint
 from ..coder.engine import load_engine
+from ..coder.fixedpoint import Array
 from ..coder.kernels import code_lengths
 from ..data.batches import spread_batches
 from ..data.shards import open_shard
@@ -63,6 +64,12 @@ def compare(
     return Comparison(float_nats / math.log(2) / num_bytes, integer_bits / num_bytes, num_bytes)
 
 
+def _zeros(tensors: dict[str, Array]) -> float:
+    """Share of the blocks' weights that are zero: what rounding makes so, and `training.sparsity`."""
+    matrices = [tensor for name, tensor in tensors.items() if name.startswith("layers.") and tensor.ndim == 2]
+    return 1 - sum(map(np.count_nonzero, matrices)) / sum(matrix.size for matrix in matrices)
+
+
 def export(run: Run, module: LanguageModule) -> dict[str, Any]:
     """Freeze a module, write run.checkpoint, reload it from disk, and measure it.
 
@@ -84,6 +91,7 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
         "training_minutes": round(module.elapsed_seconds / 60, 2),
         "usage": module.usage.figures(),
         "parameters": sum(p.numel() for p in transformer.parameters()),
+        "zeros": _zeros(tensors),
     }
 
     def describe(report: dict[str, Any]) -> tuple[Rows, Rows]:

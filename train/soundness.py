@@ -43,9 +43,10 @@ def check_new_text(corpus: Corpus, start: Start) -> None:
         )
     if len(seen) < LEAST_DISTINCT or distinct < LEAST_BYTES:
         raise LaconicError(
-            f"the corpus repeats itself, of {total:,} bytes {distinct:,} are in pieces that differ and at "
-            f"least {LEAST_BYTES:,} in {LEAST_DISTINCT} are needed: give other text, or compress such files "
-            f"with -m none, which needs next to nothing for repeats; {start.name} is as it was"
+            f"the corpus repeats itself: of its {total:,} bytes {distinct:,} remain, in {len(seen)} pieces, "
+            f"where each counts once; {LEAST_BYTES:,} bytes in {LEAST_DISTINCT} pieces are needed. Give "
+            "other text, or compress such files with -m none, which needs next to nothing for repeats; "
+            f"{start.name} is as it was"
         )
     if total < SMALL_BYTES:
         warnings.warn(

@@ -29,11 +29,12 @@ VALUE = re.compile(r"(?:^|,)((?:\{[^}]*\}|\[[^\]]*\]|[^,])*)")  # between commas
 WIDEST, MOST_TRIALS = 1e300, 1000  # of a range; of a sweep
 FAULTS = (LaconicError, RuntimeError, MemoryError, OSError)  # what ends a trial, and not the sweep
 FIGURES = (
-    "bits_per_byte",  # shipped bytes of text that was kept out of training
+    "bits_per_byte",  # shipped bytes of validation text
     "float_bits_per_byte",
     "integer_bits_per_byte",
     "macs_per_byte",
     "checkpoint_bytes",
+    "validation_bytes",
     "tokens_seen",
     "training_minutes",
 )
@@ -217,7 +218,8 @@ def _figures(run: Run) -> dict[str, Any]:
     validation = report["validation"]
     figures = {name: report[name] for name in FIGURES if name in report}
     figures |= {name: validation[name] for name in FIGURES if name in validation}
-    figures["bits_per_byte"] = validation["coded"]["bits_per_byte"]
+    coded = validation["coded"]
+    figures |= {"bits_per_byte": coded["bits_per_byte"], "validation_bytes": coded["bytes"]}
     return {"status": "done", **figures}
 
 

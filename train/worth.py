@@ -86,7 +86,7 @@ def worth_lines(worth: dict[str, Any], checkpoint_bytes: int, start: str, folder
         for name in ("start", "none")
     )
     lines = [
-        f"new text, {new['bytes']:,} bytes kept out of training, shipped bits per byte:",
+        f"test text, {new['bytes']:,} bytes of the new, in no part used before, shipped bits per byte:",
         f"  start      {new['start']:.4f}  -m {start}",
         f"  adapted    {new['adapted']:.4f}  -m {folder}",
         f"  both       {new['both']:.4f}  -m {start} -m {folder}",
@@ -96,7 +96,7 @@ def worth_lines(worth: dict[str, Any], checkpoint_bytes: int, start: str, folder
         lines.append("old text     not measured: name some by --replay, and less of it is forgotten")
     else:
         lines += [
-            f"old text, {old['bytes']:,} bytes, shipped bits per byte:",
+            f"validation text of the old, {old['bytes']:,} bytes, shipped bits per byte:",
             f"  start      {old['start']:.4f}",
             f"  adapted    {old['adapted']:.4f}  ({old['adapted'] - old['start']:+.4f})",
         ]

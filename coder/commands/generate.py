@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--prompt",
+        action=shared.Once,
         default="",
         metavar="TEXT",
         help="what is continued; - means standard input (default: nothing)",

@@ -210,7 +210,7 @@ def test_a_beam_counts_bytes():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0}, "a temperature of 0: choose a number above 0, up to 1000"),
+        ({"temperature": 0}, "a temperature of 0: choose a number above 0, or greedy"),
         ({"temperature": -0.5}, "a temperature of -0.5: choose"),
         ({"top_k": 0}, "top-k of 0: choose a whole number above 0"),
         ({"top_k": 2.0}, "top-k of 2.0: choose a whole number above 0"),

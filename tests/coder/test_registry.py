@@ -80,6 +80,12 @@ def test_what_is_not_here(folders, wanted, message):
         find(wanted)
 
 
+def test_the_folder_of_a_run_is_told_from_its_checkpoint(folders):
+    add(folders / "run", "checkpoint", "66" * 32)
+    with pytest.raises(LaconicError, match=r"run has no config.json, .* but .*run/checkpoint is one: name"):
+        find(folders / "run")
+
+
 def test_an_id_must_tell_one_checkpoint_from_another(folders):
     add(folders / "second", "four", "1122" + "33" * 30)
     with pytest.raises(LaconicError, match="2 checkpoints"):

@@ -46,9 +46,10 @@ def test_overrides_win_over_the_file_and_the_file_over_the_tier(tmp_path):
 
 def test_all_faults_at_once():
     with pytest.raises(LaconicError) as error:
-        build_recipe({"training.minuts": 3, "model.d_model": "wide", "model.ffn": "gelu"})
+        build_recipe({"training.minuts": 3, "model.hid_dim": 3, "model.d_model": "wide", "model.ffn": "gelu"})
     message = str(error.value)
     assert "did you mean training.minutes?" in message
+    assert "model.hid_dim is unknown, did you mean model.head_dim?" in message
     assert "model.d_model is 'wide'" in message
     assert "relu2" in message
     assert "\n" not in message

@@ -13,6 +13,8 @@ from ..recipe import Recipe
 from ..run import Run, changed_settings
 
 SKIPS_SHOWN = 5
+FEW_BYTES = 50_000  # of validation text
+MORE_BYTES = "a larger --data.validation_share keeps more of the corpus for that"
 NGRAM = "ngram"  # a kind of model, and its recipe
 OF_STAGES = ("training", "distillation", "ngram")  # sections that a stage run alone may change
 
@@ -126,7 +128,9 @@ def print_report(report: dict[str, Any], run_folder: Path) -> None:
         print(f"work         {report['macs_per_byte'] / 1e6:.3f} M multiply-accumulates a byte")
     else:
         print(f"n-grams      {report['parameters']:,}, in {60 * report['training_minutes']:.0f} seconds")
-    print("text of the same corpus, kept out of training:")
+    if "zeros" in report:
+        print(f"zeros        {report['zeros']:.1%} of the weights of its blocks")
+    print("validation text, of the same corpus and not learned from:")
     if "float_bits_per_byte" in v:
         print(f"  float      {v['float_bits_per_byte']:.4f} bits per byte")
     print(f"  integers   {v['integer_bits_per_byte']:.4f} bits per byte, sequences from their beginning")
@@ -134,6 +138,8 @@ def print_report(report: dict[str, Any], run_folder: Path) -> None:
         f"  shipped    {coded['bits_per_byte']:.4f} bits per byte: {coded['bytes']:,} -> "
         f"{coded['coded_bytes']:,} bytes, restored and compared"
     )
+    if coded["bytes"] < FEW_BYTES:
+        print(f"  so few bytes say little: {MORE_BYTES}")
     if skips := report.get("skipped"):
         names = ", ".join(sorted(skips)[:SKIPS_SHOWN]) + (", ..." if len(skips) > SKIPS_SHOWN else "")
         print(f"left out     {len(skips)} that could not be read: {names}; why: report.json")
