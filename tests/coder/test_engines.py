@@ -295,7 +295,7 @@ def test_the_command_says_in_a_line_that_an_engine_is_not_exact(monkeypatch, tmp
     monkeypatch.setattr("laconic.coder.engines.numba_engine.NumbaEngine", Liar)
     text = tmp_path / "text"
     text.write_bytes(b"to be or not to be, that is the question")
-    assert main(["compress", "-q", str(text)]) == 0
+    assert main(["compress", "-q", "-m", "english-nano", str(text)]) == 0
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("laconic: warning: engine numba (lies) gives other integers")
     assert main(["decompress", "-q", "-c", f"{text}.lac"]) == 0
