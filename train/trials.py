@@ -26,7 +26,7 @@ from .teachers import cached_predictions, named_teachers
 
 Settings = dict[str, Any]
 VALUE = re.compile(r"(?:^|,)((?:\{[^}]*\}|\[[^\]]*\]|[^,])*)")  # between commas, those in brackets apart
-WIDEST, MOST_TRIALS = 1e300, 1000  # of a range; of a sweep
+WIDEST, MOST_TRIALS = 1e300, 1000  # of a range, that its draws do not overflow; of a sweep
 FAULTS = (LaconicError, RuntimeError, MemoryError, OSError)  # what ends a trial, and not the sweep
 FIGURES = (
     "bits_per_byte",  # shipped bytes of validation text

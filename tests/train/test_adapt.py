@@ -121,13 +121,19 @@ def test_a_start_is_pruned_first_and_its_sparse_checkpoint_works(old_run, new_te
     assert main(arguments) == 0
     shown = capsys.readouterr()
     assert "num_layers 2 becomes 1, num_heads 2 becomes 1, ffn_dim 32 becomes 21" in shown.err
+    assert "validation text: in its new shape, " in shown.err
     assert "in its start's place: output and checkpoint" in shown.out
+    assert "so few bytes say little" in shown.out
     start, pruned = (FrozenCheckpoint.load(folder) for folder in (old_run / "checkpoint", out / "checkpoint"))
     assert asdict(pruned.config) == asdict(start.config) | {"num_layers": 1, "num_heads": 1, "ffn_dim": 21}
     assert pruned.size_bytes < start.size_bytes
     assert (pruned.tensors["layers.0.up.weight"] == 0).mean() > 0.49
     report = json.loads((out / "report.json").read_text())
     assert report["adaptation"]["new"]["adapted"] < report["adaptation"]["new"]["start"]
+    matrices = [t for name, t in pruned.tensors.items() if name.startswith("layers.") and t.ndim == 2]
+    zeros = sum((t == 0).sum() for t in matrices) / sum(t.size for t in matrices)
+    assert report["zeros"] == pytest.approx(zeros)
+    assert f"zeros        {zeros:.1%} of the weights" in shown.out
     assert report["macs_per_byte"] < report["adaptation"]["pruned"]["start_macs_per_byte"]
     data = text(NEW, 50, 9).encode()
     for names in ([out / "checkpoint"], [old_run / "checkpoint", out / "checkpoint"]):

@@ -125,12 +125,14 @@ def test_a_sweep_runs_every_trial_and_goes_on_where_it_stopped(text, tmp_path, c
     shown = capsys.readouterr().out
     assert "1 of 2" in shown
     assert "2 of 2" in shown
+    assert "bytes of validation text, which say little" in shown
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
     assert [row["model.ffn_dim"] for row in rows] == ["32", "64"]
     for number, row in enumerate(rows):
         report = json.loads((tmp_path / "out" / f"{number:03d}" / "report.json").read_text())
         assert float(row["bits_per_byte"]) == report["validation"]["coded"]["bits_per_byte"]
         assert int(row["checkpoint_bytes"]) == report["checkpoint_bytes"]
+        assert int(row["validation_bytes"]) == report["validation"]["coded"]["bytes"]
     assert float(rows[0]["macs_per_byte"]) < float(rows[1]["macs_per_byte"])
     assert len(list((tmp_path / "out" / "corpora").iterdir())) == 1  # one tokenizer for both
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/report.json")}
