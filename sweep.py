@@ -26,6 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "such as {},{weight: 0.5} (repeat it for more keys)",
     )
     parser.add_argument(
+        "--trials",
+        type=Path,
+        metavar="YAML",
+        help="in place of --over, a file that lists the settings of each trial, such as those of "
+        "configs/sweeps; trials added at its end are run by the same command",
+    )
+    parser.add_argument(
         "--draws", type=int, metavar="N", help="so many random trials (default: every combination)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
@@ -43,13 +50,18 @@ def run(args: argparse.Namespace) -> int:
     from .train.commands.common import FEW_BYTES, MORE_BYTES, overrides_from, recipe_name
     from .train.lock import locked
     from .train.rank import require_alone
-    from .train.trials import Sweep, pareto_front, plan_trials, read_axis
+    from .train.trials import Sweep, pareto_front, plan_trials, read_axis, read_trials
 
     require_alone("sweep")
     if args.draws is not None and args.draws < 1:
         raise LaconicError(f"--draws {args.draws}: it must be at least 1")
     settings = overrides_from(args)
-    trials = plan_trials([read_axis(text) for text in args.over], args.draws, args.seed)
+    if args.trials is None:
+        trials = plan_trials([read_axis(text) for text in args.over], args.draws, args.seed)
+    elif args.over or args.draws is not None:
+        raise LaconicError("--trials lists what runs: leave --over and --draws out")
+    else:
+        trials = read_trials(args.trials)
     base = {"recipe": recipe_name(args), "config": args.config, "settings": settings}
     rows: list[dict[str, Any]] = []
     with locked(args.out):

@@ -161,13 +161,13 @@ def _freeze_ffn(tensors: Arrays, layer: str, ffn: FeedForward, largest: float, r
     rounding.put(tensors, f"{layer}.down", ffn.down.weight, unit / fp.INT8_MAX * rounding.residual_unit)
 
 
-def _freeze_embedding(tensors: Arrays, model: Transformer, residual_unit: float) -> None:
-    weight, step = round_rows(_numpy(model.embed.weight), fp.INT8_MAX)
+def _freeze_embedding(tensors: Arrays, model: Transformer, residual_unit: float, levels: int) -> None:
+    weight, step = round_rows(_numpy(model.embed.weight), levels)
     rms = np.sqrt(np.maximum((weight.astype(np.float64) ** 2).mean(axis=1), 1e-6))
     tensors["embed.weight"] = weight
     _put_multiplier(tensors, "embed", residual_unit / rms)
     if model.head is not None:
-        tensors["head.weight"], step = round_rows(_numpy(model.head.weight), fp.INT8_MAX)
+        tensors["head.weight"], step = round_rows(_numpy(model.head.weight), levels)
         _put_multiplier(tensors, "head", step * FIXED_LOG2E / fp.INT8_MAX)
     else:
         _put_multiplier(tensors, "head", step[:-1] * FIXED_LOG2E / fp.INT8_MAX)
@@ -179,6 +179,7 @@ def freeze(
     calibration: Calibration,
     bits: int = 8,
     sparsity: float = 0.0,
+    table_bits: int = 8,
 ) -> tuple[FrozenConfig, Arrays]:
     """The integer tensors of a calibrated model.
 
@@ -186,13 +187,14 @@ def freeze(
         model: after `calibrate`.
         token_bytes: the bytes of each id, V of them.
         calibration: what `calibrate` returned.
-        bits: of the blocks' matrices; the embedding and the head have 8.
+        bits: of the blocks' matrices.
         sparsity: share of the blocks' weights that become zero, beside those that are rounded to it.
+        table_bits: of the embedding and the head.
     """
     assert len(token_bytes) == model.vocab_size
     tensors: Arrays = {}
     rounding = _Rounding(calibration, bits, sparsity)
-    _freeze_embedding(tensors, model, calibration.residual_unit)
+    _freeze_embedding(tensors, model, calibration.residual_unit, levels_of(table_bits))
     for i, block in enumerate(model.layers):
         _freeze_attention(tensors, f"layers.{i}", block.attention, rounding)
         _freeze_ffn(tensors, f"layers.{i}", block.ffn, calibration.largest[i], rounding)

@@ -29,10 +29,17 @@ def shape_of(config: FrozenConfig) -> ModelConfig:
     return ModelConfig(**{field.name: getattr(config, field.name) for field in fields(ModelConfig)})
 
 
-def bits_of(tensors: Arrays) -> int:
-    """Bits that the matrices of the blocks were rounded to: the fewest that hold them, 2 to 8."""
-    blocks = [t for name, t in tensors.items() if name.startswith("layers.") and name.endswith(".weight")]
-    largest = max(int(np.abs(t.astype(np.int64)).max()) for t in blocks)
+def bits_of(tensors: Arrays) -> tuple[int, int]:
+    """Bits that the blocks' matrices, and embedding and head, were rounded to: the fewest that hold them."""
+    matrices = {
+        name: t for name, t in tensors.items() if name.endswith(".weight") and name != "mixer.weights"
+    }
+    blocks = [t for name, t in matrices.items() if name.startswith("layers.")]
+    return _bits(blocks), _bits([t for name, t in matrices.items() if not name.startswith("layers.")])
+
+
+def _bits(matrices: list[np.ndarray]) -> int:
+    largest = max(int(np.abs(matrix.astype(np.int64)).max()) for matrix in matrices)
     return next(bits for bits in range(2, 9) if largest <= levels_of(bits))
 
 

@@ -13,6 +13,7 @@ Dimensions: B batch, T tokens, D d_model, H query heads, G key/value heads, K he
 """
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -22,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import Attention
 from .config import ModelConfig
-from .quantise import Clip, QuantLinear, fake_quantise_rows
+from .quantise import INT8_MAX, Clip, QuantLinear, fake_quantise_rows
 
 NORM_EPSILON = 1e-6
 
@@ -57,6 +58,8 @@ class Block(nn.Module):
             (Chen et al. 2016, arXiv:1604.06174): the same numbers in less memory and more time.
     """
 
+    norm: Callable[[Tensor], Tensor] = staticmethod(rms_norm)
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attention = Attention(config)
@@ -69,8 +72,8 @@ class Block(nn.Module):
         return self._residual(x_BTD)
 
     def _residual(self, x_BTD: Tensor) -> Tensor:
-        x_BTD = x_BTD + self.attention(rms_norm(x_BTD))
-        return x_BTD + self.ffn(rms_norm(x_BTD))
+        x_BTD = x_BTD + self.attention(self.norm(x_BTD))
+        return x_BTD + self.ffn(self.norm(x_BTD))
 
 
 class Transformer(nn.Module):
@@ -79,13 +82,15 @@ class Transformer(nn.Module):
     The input vocabulary has one id more than the output's: `begin_id` = V, which starts every stream.
     """
 
+    norm: Callable[[Tensor], Tensor] = staticmethod(rms_norm)
+
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
         self.config, self.vocab_size, self.begin_id = config, vocab_size, vocab_size
         self.embed = nn.Embedding(vocab_size + 1, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head = None if config.tied else QuantLinear(config.d_model, vocab_size)
-        self.quantised = False
+        self.quantised, self.table_levels = False, INT8_MAX
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -129,18 +134,22 @@ class Transformer(nn.Module):
 
         What enters each block, [B, T, D], is added to the list, where one is given.
         """
-        table = fake_quantise_rows(self.embed.weight) if self.quantised else self.embed.weight
-        x_BTD = rms_norm(F.embedding(ids_BT, table))
+        table = self._table(self.embed.weight)
+        x_BTD = self.norm(F.embedding(ids_BT, table))
         for block in self.blocks:
             if entering is not None:
                 entering.append(x_BTD)
             x_BTD = block(x_BTD)
-        x_BTD = rms_norm(x_BTD)
+        x_BTD = self.norm(x_BTD)
         if self.quantised:
             x_BTD = fake_quantise_rows(x_BTD)
         if self.head is None:
             return x_BTD, table[: self.vocab_size]
-        return x_BTD, fake_quantise_rows(self.head.weight) if self.quantised else self.head.weight
+        return x_BTD, self._table(self.head.weight)
+
+    def _table(self, weight: Tensor) -> Tensor:
+        """The rows of embedding or head, rounded to `table_levels` where integers are simulated."""
+        return fake_quantise_rows(weight, self.table_levels) if self.quantised else weight
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         """ids [B, T] in 0..V -> logits [B, T, V] in nats."""

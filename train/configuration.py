@@ -69,18 +69,34 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         LaconicError: it is missing, no YAML, or no mapping.
     """
-    try:
-        parsed = yaml.safe_load(path.read_text())
-    except OSError as error:
+    parsed = _parsed(path, f"; settings of domains are {', '.join(recipe_names(DOMAINS))}") or {}
+    if not isinstance(parsed, dict):
+        raise LaconicError(f"{path} must hold settings such as `training: {{minutes: 5}}`")
+    return flatten(parsed)
+
+
+def read_mappings(path: Path) -> list[dict[str, Any]]:
+    """The settings that a file lists.
+
+    Raises:
+        LaconicError: it is missing, no YAML, or no list of mappings.
+    """
+    parsed = _parsed(path)
+    if not (isinstance(parsed, list) and parsed and all(isinstance(entry, dict) for entry in parsed)):
         raise LaconicError(
-            f"{path}: {error.strerror}; settings of domains are {', '.join(recipe_names(DOMAINS))}"
-        ) from None
+            f"{path} must list settings, such as `- model: {{num_layers: 4}}`; `- {{}}` changes none"
+        )
+    return parsed
+
+
+def _parsed(path: Path, hint: str = "") -> Any:
+    try:
+        return yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise LaconicError(f"{path}: {error.strerror}{hint}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise LaconicError(f"{path} is no YAML: {reason}") from None
-    if not isinstance(parsed or {}, dict):
-        raise LaconicError(f"{path} must hold settings such as `training: {{minutes: 5}}`")
-    return flatten(parsed or {})
 
 
 def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:

@@ -84,7 +84,9 @@ def export(run: Run, module: LanguageModule) -> dict[str, Any]:
     batches = calibration_batches(run, transformer.begin_id)
     calibration = calibrate(transformer, [inputs for inputs, _ in batches], moments=True)
     t = run.recipe.training
-    config, tensors = freeze(transformer, tokenizer.token_bytes, calibration, t.weight_bits, t.sparsity)
+    config, tensors = freeze(
+        transformer, tokenizer.token_bytes, calibration, t.weight_bits, t.sparsity, t.table_bits
+    )
     figures = {
         "student_sha256": student,
         "tokens_seen": module.tokens_seen,

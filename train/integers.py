@@ -1,23 +1,27 @@
 """What each step from floats to integers costs, in bits per byte: `python -m laconic.train.integers RUN`.
 
-Each step alone is simulated in the float model of a finished run, then all of them. What the frozen
-checkpoint adds to that is the fixed-point arithmetic in between: norms, exponentials, positions, rescaling.
-All is measured on the same sequences of validation text.
+Each step alone is simulated in the float model of a finished run: the roundings to 8 bits and fewer, all of
+these, then each rule of the fixed-point arithmetic in between (train/arithmetic.py). The frozen checkpoint
+comes last, as it is and with the softmax of its logits in floats. All is measured on the same sequences of
+validation text.
 """
 
 import argparse
 import copy
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..coder.checkpoint import FrozenCheckpoint
+from ..coder.engine import load_engine
 from ..coder.errors import LaconicError
+from ..coder.fixedpoint import LOGIT_BITS
 from ..data.batches import spread_batches
 from ..data.shards import open_shard
 from ..data.tokenshard import TokenShard
@@ -25,14 +29,14 @@ from ..models.freeze import Arrays, calibrate, linears
 from ..models.quantise import Clip, QuantLinear, fake_quantise_rows
 from ..models.rounding import levels_of, round_rows
 from ..models.transformer import Transformer
+from .arithmetic import Step, arithmetic_steps
 from .configuration import build_recipe, read_yaml
 from .export import calibration_batches, compare
 from .language import load_language_module
+from .recipe import TrainingRecipe
 from .run import Run
 
 SEQUENCES = 256
-
-Step = Callable[[Transformer], None]
 
 
 def _round_inputs(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
@@ -70,13 +74,6 @@ def _attention_weights(model: Transformer) -> None:
         block.attention.qkv = plain
 
 
-def _table(model: Transformer) -> None:
-    with torch.no_grad():
-        model.embed.weight.copy_(fake_quantise_rows(model.embed.weight))
-        if model.head is not None:
-            model.head.weight.copy_(fake_quantise_rows(model.head.weight))
-
-
 class _RoundedHead(Transformer):
     """Rounds what the head reads, and nothing else."""
 
@@ -89,26 +86,32 @@ def _last_rows(model: Transformer) -> None:
     model.__class__ = _RoundedHead
 
 
-def steps_of(bits: int, sparsity: float, moments: Arrays) -> dict[str, Step]:
+def steps_of(recipe: TrainingRecipe, moments: Arrays) -> dict[str, Step]:
     """Name -> what has a float model simulate that step alone.
 
     Args:
-        bits: of the blocks' matrices.
-        sparsity: share of zeros in them.
+        recipe: how many bits, and which share of zeros.
         moments: of the inputs of each matrix, as `calibrate` measures them.
     """
-    levels = levels_of(bits)
+    levels, table_levels = levels_of(recipe.weight_bits), levels_of(recipe.table_bits)
+
+    def table(model: Transformer) -> None:
+        for part in (model.embed, model.head):
+            if part is not None:
+                integers, step = round_rows(part.weight.detach().double().numpy(), table_levels)
+                part.weight.data = torch.from_numpy(integers * step[:, None]).float()
+        model.table_levels = table_levels
 
     def weights(model: Transformer) -> None:
         for name, linear in linears(model).items():
             exact = linear.weight.detach().double().numpy()
-            integers, step = round_rows(exact, levels, moments[name], sparsity)
+            integers, step = round_rows(exact, levels, moments[name], recipe.sparsity)
             linear.weight.data = torch.from_numpy(integers * step[:, None]).float()
             linear.levels = levels
 
     return {
-        f"matrices of the blocks, {bits} bits": weights,
-        "embedding and head, 8 bits": _table,
+        f"matrices of the blocks, {recipe.weight_bits} bits": weights,
+        f"embedding and head, {recipe.table_bits} bits": table,
         "inputs of queries, keys and values, 8 bits a row": _inputs_of("qkv"),
         "inputs of attention's output, 8 bits a row": _inputs_of("out"),
         "inputs of the feed-forward layer, 8 bits a row": _inputs_of("up"),
@@ -128,6 +131,22 @@ def _bits_per_byte(model: Transformer, shard: TokenShard, lengths: Tensor, seq_l
         nats += float(F.cross_entropy(logits, targets.flatten(), reduction="sum"))
         num_bytes += int(lengths[targets].sum())
     return nats / math.log(2) / num_bytes
+
+
+def _softmax_of_integers(
+    checkpoint: FrozenCheckpoint, shard: TokenShard, lengths: Tensor, seq_len: int
+) -> float:
+    """Bits per byte of the frozen logits under an exact softmax."""
+    engine, bits, num_bytes = load_engine(checkpoint), 0.0, 0
+    begin_id = checkpoint.config.vocab_size
+    for inputs, targets in spread_batches(shard, seq_len, 64, SEQUENCES // 64, begin_id):
+        for row, wanted in zip(inputs, targets, strict=True):
+            logits = engine.advance(engine.start(1), row[None])[0].astype(np.float64) / (1 << LOGIT_BITS)
+            bits += float(
+                (np.logaddexp2.reduce(logits, axis=-1) - logits[np.arange(len(wanted)), wanted]).sum()
+            )
+        num_bytes += int(lengths[targets].sum())
+    return bits / num_bytes
 
 
 def measure_integers(folder: Path) -> Iterator[tuple[str, float, float]]:
@@ -150,8 +169,8 @@ def measure_integers(folder: Path) -> Iterator[tuple[str, float, float]]:
     seq_len = min(run.recipe.training.seq_len, validation.num_tokens)
     batches = calibration_batches(run, model.begin_id)
     calibration = calibrate(model, [inputs for inputs, _ in batches], moments=True)
-    bits, sparsity = run.recipe.training.weight_bits, run.recipe.training.sparsity
-    steps = steps_of(bits, sparsity, calibration.moments)
+    steps = steps_of(run.recipe.training, calibration.moments)
+    of_weights = list(steps.values())[:2]
 
     def measured(step: Step | None) -> float:
         changed = copy.deepcopy(model)
@@ -160,7 +179,8 @@ def measure_integers(folder: Path) -> Iterator[tuple[str, float, float]]:
         return _bits_per_byte(changed, validation, module.byte_lengths, seq_len)
 
     def all_of_them(changed: Transformer) -> None:
-        steps[f"matrices of the blocks, {bits} bits"](changed)
+        for step in of_weights:
+            step(changed)
         changed.simulate_integers()
 
     base = measured(None)
@@ -170,9 +190,14 @@ def measure_integers(folder: Path) -> Iterator[tuple[str, float, float]]:
         yield name, bits_per_byte, bits_per_byte - base
     simulated = measured(all_of_them)
     yield "all of these", simulated, simulated - base
+    for name, step in arithmetic_steps(calibration).items():
+        bits_per_byte = measured(step)
+        yield name, bits_per_byte, bits_per_byte - base
     frozen = compare(module, checkpoint, validation, SEQUENCES)
     integers = frozen.integer_bits_per_byte
     yield "the frozen integers", integers, integers - frozen.float_bits_per_byte
+    exact = _softmax_of_integers(checkpoint, validation, module.byte_lengths, seq_len)
+    yield "these with an exact softmax of their logits", exact, exact - frozen.float_bits_per_byte
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -52,6 +52,7 @@ class LanguageModule(pl.LightningModule):
             }
         )
         self.transformer = Transformer(model, len(byte_lengths))
+        self.transformer.table_levels = levels_of(training.table_bits)
         for block in self.transformer.layers:
             for linear in (block.attention.qkv, block.attention.out, block.ffn.up, block.ffn.down):
                 linear.levels = levels_of(training.weight_bits)

@@ -72,6 +72,7 @@ class TrainingRecipe:
     momentum: float = 0.95  # Muon's
     clip_norm: float = 1.0
     weight_bits: int = 8  # of the blocks' matrices when they are frozen, 2 to 8
+    table_bits: int = 8  # likewise of the embedding and the head
     sparsity: float = 0.0  # share of zeros in them then: fewer bytes at rest, no less work
     quantised_share: float = 0.1  # last part of the run that simulates the integer graph
     patience: int = 0  # validations without progress before the run stops and goes back to its best; 0: never
@@ -233,6 +234,7 @@ class Recipe:
             ("training.warmup_share", t.warmup_share, 0, 0.5),
             ("training.warmdown_share", t.warmdown_share, 0, 1),
             ("training.weight_bits", t.weight_bits, 2, 8),
+            ("training.table_bits", t.table_bits, 2, 8),
             ("training.sparsity", t.sparsity, 0, 0.9),
             ("training.quantised_share", t.quantised_share, 0, 1),
             ("training.clip_norm", t.clip_norm, 1e-6, 1e6),

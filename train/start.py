@@ -105,7 +105,8 @@ def adaptation_recipe(start: Start, config: str | None, overrides: Mapping[str, 
             f"--from has no teachers: leave out {', '.join(taught)}, or train anew without --from, by "
             f"tokenizer.source {start.name}"
         )
-    bits = {"training.weight_bits": bits_of(start.checkpoint.tensors)}
+    blocks, tables = bits_of(start.checkpoint.tensors)
+    bits = {"training.weight_bits": blocks, "training.table_bits": tables}
     recipe = build_recipe(read_yaml(CONFIGS / "adapt.yaml"), fixed, bits, wanted)
     odd = [f"{key} {wanted[key]}" for key in changed if not _may_become(key, wanted[key], fixed)]
     if odd:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..coder.errors import LaconicError
-from .configuration import flatten, load_recipe, read_overrides
+from .configuration import flatten, load_recipe, read_mappings, read_overrides
 from .logs import as_csv, read_rows
 from .pipeline import prepare
 from .pipeline import run as run_pipeline
@@ -99,7 +99,10 @@ def plan_trials(axes: Sequence[Axis], draws: int | None, seed: int) -> list[Sett
             combinations, or too many trials.
     """
     if not axes:
-        raise LaconicError("nothing varies: name what does, such as --over model.d_model=96,128")
+        raise LaconicError(
+            "nothing varies: name what does, such as --over model.d_model=96,128, or list trials in a file "
+            "for --trials"
+        )
     keys = [axis.key for axis in axes]
     if len(set(keys)) < len(keys):
         raise LaconicError(f"--over names a key twice ({', '.join(keys)}): give all of its values at once")
@@ -124,6 +127,22 @@ def plan_trials(axes: Sequence[Axis], draws: int | None, seed: int) -> list[Sett
     raise LaconicError(f"{draws} draws of {len(trials)} combinations: ask for fewer, or leave --draws out")
 
 
+def read_trials(path: Path) -> list[Settings]:
+    """The trials that a file lists in YAML: the settings of each, such as `model: {num_layers: 4}`.
+
+    Raises:
+        LaconicError: it is missing, no such list, too long, or names a trial twice.
+    """
+    trials = [flatten(settings) for settings in read_mappings(path)]
+    _check_number(len(trials))
+    for number, trial in enumerate(trials):
+        if trial in trials[:number]:
+            raise LaconicError(
+                f"{path}: trials {trials.index(trial)} and {number} are the same: name each once"
+            )
+    return trials
+
+
 def _check_number(trials: int) -> None:
     if trials > MOST_TRIALS:
         raise LaconicError(
@@ -140,8 +159,9 @@ class Sweep:
             base: {"recipe", "config", "settings"}, what all trials have.
 
         Raises:
-            LaconicError: the folder holds another sweep or is part of a source, or a recipe has faults, or
-                is not the one that a trial was begun with, for the file of `config` has changed since.
+            LaconicError: the folder holds another sweep, of which this one is no continuation, or is part of
+                a source, or a recipe has faults, or is not the one that a trial was begun with, for the file
+                of `config` has changed since.
         """
         self.folder, self.sources, self.base, self.trials = folder, sources, base, trials
         for source in sources:
@@ -150,8 +170,11 @@ class Sweep:
         self.runs = [Run(folder / f"{i:03d}", self._recipe(trial)) for i, trial in enumerate(trials)]
         plan = json.dumps({"sources": sources, "base": base, "trials": trials}, indent=1) + "\n"
         path = folder / "sweep.json"
-        if path.is_file() and path.read_text() != plan:
-            raise LaconicError(f"{folder} holds another sweep: choose another folder, or remove it")
+        if path.is_file() and not _continues(json.loads(plan), json.loads(path.read_text())):
+            raise LaconicError(
+                f"{folder} holds another sweep: choose another folder, remove it, or add trials after those "
+                f"of {path}"
+            )
         for run in self.runs:
             run.check_recipe(free=("threads",))
         write_whole(path, plan)
@@ -210,6 +233,11 @@ class Sweep:
             link = run.folder / name
             if not link.exists():
                 _link(shared / name, link)
+
+
+def _continues(plan: Settings, kept: Settings) -> bool:
+    """Whether a plan is one that is kept, or that and more trials after its own."""
+    return plan == {**kept, "trials": kept["trials"] + plan["trials"][len(kept["trials"]) :]}
 
 
 def _figures(run: Run) -> dict[str, Any]:

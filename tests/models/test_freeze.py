@@ -93,6 +93,24 @@ def test_sparse_blocks_take_fewer_bytes():
 
 
 @torch.no_grad()
+def test_tables_of_fewer_bits_take_fewer_bytes():
+    model = stirred(small(tied=False))
+    calibration = calibrate(model, [torch.randint(0, 50, (32, 40))], moments=True)
+    token_bytes = [bytes([i]) for i in range(50)]
+    whole, short = (freeze(model, token_bytes, calibration, 8, 0.0, bits)[1] for bits in (8, 4))
+    for name in ("embed.weight", "head.weight"):
+        assert np.abs(whole[name]).max() == 127
+        assert np.abs(short[name]).max() == 7
+    for name in short:
+        assert name.startswith(("embed", "head")) or np.array_equal(short[name], whole[name]), name
+    assert len(pack_tensors(short)) < len(pack_tensors(whole))
+    # What a row is, is kept: its integers times the multiplier of the head
+    rows = short["head.weight"] * short["head.multiplier"][:, None] / 2.0 ** short["head.shift"][0]
+    exact = whole["head.weight"] * whole["head.multiplier"][:, None] / 2.0 ** whole["head.shift"][0]
+    assert np.abs(rows - exact).max() < np.abs(exact).max() / 7
+
+
+@torch.no_grad()
 def test_a_residual_stream_beyond_its_saturation_is_scaled_down():
     model = stirred(small())
     for block in model.layers:

@@ -64,11 +64,13 @@ def test_a_residual_stream_of_another_unit_is_read_as_such():
     assert (before.exp() * (before - after)).sum(-1).mean() / np.log(2) < 0.002
 
 
-@pytest.mark.parametrize("bits", [8, 5, 3])
+@pytest.mark.parametrize(("bits", "table_bits"), [(8, 8), (5, 6), (3, 8), (8, 2)])
 @torch.no_grad()
-def test_the_bits_of_the_weights_are_found_again(bits):
-    model = stirred(small())
-    assert bits_of(freeze(model, BYTES, calibrate(model, [ids()], moments=True), bits)[1]) == bits
+def test_the_bits_of_the_weights_are_found_again(bits, table_bits):
+    for model in (stirred(small()), stirred(small(tied=False))):
+        calibration = calibrate(model, [ids()], moments=True)
+        _, tensors = freeze(model, BYTES, calibration, bits, table_bits=table_bits)
+        assert bits_of(tensors) == (bits, table_bits)
 
 
 @torch.no_grad()

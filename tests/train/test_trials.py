@@ -15,10 +15,10 @@ from laconic.coder.errors import LaconicError
 from laconic.data.shards import read_manifest
 from laconic.train import processes, teachers
 from laconic.train import trials as module
-from laconic.train.configuration import load_recipe
+from laconic.train.configuration import CONFIGS, load_recipe
 from laconic.train.pipeline import run as run_pipeline
 from laconic.train.run import Run
-from laconic.train.trials import Axis, Sweep, as_csv, pareto_front, plan_trials, read_axis
+from laconic.train.trials import Axis, Sweep, as_csv, pareto_front, plan_trials, read_axis, read_trials
 
 TINY_SETTINGS = [f"--{key}={'null' if value is None else value}" for key, value in TINY.items()]
 
@@ -107,6 +107,44 @@ def test_plans_that_cannot_be_are_refused():
         with pytest.raises(LaconicError, match=message):
             plan_trials(axes, draws, 0)
     assert len(plan_trials([Axis("a.x", (1, 2)), Axis("a.x_y", (3,))], None, 0)) == 2
+
+
+def test_listed_trials_are_settings_in_order(tmp_path):
+    path = tmp_path / "trials.yaml"
+    path.write_text("- {}\n- model: {num_layers: 4}\n  training: {max_steps: 10}\n- model.d_model: 96\n")
+    assert read_trials(path) == [
+        {},
+        {"model.num_layers": 4, "training.max_steps": 10},
+        {"model.d_model": 96},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        ("", "must list settings"),
+        ("model: {num_layers: 4}", "must list settings"),
+        ("- model.num_layers", "must list settings"),
+        ("- [", "is no YAML"),
+        ("- {}\n- {a.b: 1}\n- {a: {b: 1}}", "trials 1 and 2 are the same"),
+        ("- {}\n" * 1001, "1,001 trials are more than 1,000"),
+    ],
+)
+def test_what_lists_no_trials_is_refused(content, message, tmp_path):
+    path = tmp_path / "trials.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(LaconicError, match=message):
+        read_trials(path)
+
+
+def test_the_sweeps_that_ship_are_of_sound_recipes():
+    files = sorted((CONFIGS / "sweeps").glob("*.yaml"))
+    assert files
+    for path in files:
+        for trial in read_trials(path):
+            load_recipe("nano", None, trial)
 
 
 def test_the_front_is_what_nothing_beats_in_both():
@@ -215,6 +253,17 @@ def test_a_sweep_that_is_stopped_keeps_the_rows_and_seconds_of_what_is_done(pipe
     assert table() == whole
 
 
+def test_a_sweep_goes_on_with_trials_that_were_added_at_its_end(pipeline, tmp_path):
+    list(sweep_of(tmp_path, 2).run())
+    pipeline.errors = {name: AssertionError(name) for name in ("000", "001")}
+    assert [row["status"] for row in sweep_of(tmp_path, 4).run()] == ["done"] * 4
+    for trials in ([{"training.seed": 1}], [{"training.seed": n} for n in (0, 1, 3, 2)]):
+        with pytest.raises(LaconicError, match=r"holds another sweep.*add trials after those"):
+            Sweep(tmp_path, ["text"], {"recipe": "nano", "config": None, "settings": {}}, trials)
+    with pytest.raises(LaconicError, match="holds another sweep"):
+        sweep_of(tmp_path, 3)  # fewer than were begun
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_a_sweep_is_stopped_while_its_trial_trains_in_several_ranks(stop, pipeline, tmp_path, monkeypatch):
     def wait(ranks):
@@ -255,6 +304,12 @@ def test_a_faulty_recipe_is_refused_before_anything_runs(text, tmp_path, capsys)
     assert "is inside" in capsys.readouterr().err
     assert main(["sweep", str(text), "-o", "x", "--draws", "0", "--over", "model.ffn_dim=64,128"]) == 1
     assert "--draws 0: it must be at least 1" in capsys.readouterr().err
+    (text.parent / "trials.yaml").write_text("- {model.ffn_dim: 64}\n- {model.ffn_dim: 0}\n")
+    listed = ["sweep", str(text), "-o", str(tmp_path / "out"), "--trials", str(text.parent / "trials.yaml")]
+    assert main(listed) == 1
+    assert "ffn_dim is 0" in capsys.readouterr().err
+    assert main([*listed, "--over", "model.ffn_dim=64,128"]) == 1
+    assert "--trials lists what runs: leave --over" in capsys.readouterr().err
     assert command.TAKES_SETTINGS
 
 
