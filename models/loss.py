@@ -21,15 +21,17 @@ def product_type(x: Tensor) -> torch.dtype:
 
 
 def slice_of_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(code length of the targets, float32 []; its gradient by the logits, in their type)."""
-    logits_float = logits.float()
-    top = logits_float.amax(dim=-1, keepdim=True)
-    weights = torch.exp(logits_float - top)
+    """(code length of the targets, float32 []; its gradient by the logits, in their type).
+
+    In place: the gradient takes the memory of float32 logits, for passes over memory are what it costs.
+    """
+    values = logits.float()
+    chosen, top = values.gather(1, targets[:, None]), values.amax(dim=-1, keepdim=True)
+    weights = values.sub_(top).exp_()
     total = weights.sum(dim=-1, keepdim=True)
-    chosen = logits_float.gather(1, targets[:, None])
     nats = (top + torch.log(total) - chosen).sum()
-    ids = torch.arange(logits.shape[1], device=logits.device)
-    gradient = weights / total - (ids == targets[:, None]).float()
+    gradient = weights.div_(total)
+    gradient.scatter_add_(1, targets[:, None], gradient.new_full((len(targets), 1), -1.0))
     return nats, gradient.to(logits.dtype)
 
 
@@ -51,8 +53,11 @@ class _SlicedLoss(torch.autograd.Function):
                 slice_nats, gradient = inner(x_N[piece] @ table_V.T, *(column[piece] for column in columns))
                 nats = nats + slice_nats
                 if x_gradient is not None and table_gradient is not None:
-                    x_gradient[piece] = gradient @ table_V
-                    table_gradient += gradient.T @ x_N[piece]
+                    torch.mm(gradient, table_V, out=x_gradient[piece])
+                    if product == torch.float32:
+                        table_gradient.addmm_(gradient.T, x_N[piece])
+                    else:  # sums in the type of products would lose what is small
+                        table_gradient += gradient.T @ x_N[piece]
         if wants_gradient:
             ctx.save_for_backward(x_gradient, table_gradient)
             ctx.count, ctx.types = len(x_N), (x.dtype, table.dtype)
