@@ -27,10 +27,10 @@ def test_every_product_of_a_step_is_counted_once(changes):
     found = profile_step(recipe)
     gated = 3 if changes else 2
     weights = 2 * (32 * (2 + 2) * 16 + 32 * 32 + gated * 32 * 64)  # of two layers
-    assert found.parts[LINEARS].operations == 6 * weights * 128
-    assert found.parts[HEAD].operations == 6 * 32 * 300 * 128
+    assert found.parts[LINEARS].operations == pytest.approx(6 * weights * 128)
+    assert found.parts[HEAD].operations == pytest.approx(6 * 32 * 300 * 128)
     # Blocks of 64 queries meet 64 + 64 keys, of which half at most count as work of the model
-    assert found.parts[SCORES].operations == 2 * 2 * 6 * 2 * 16 * 128 * 128
+    assert found.parts[SCORES].operations == pytest.approx(2 * 2 * 6 * 2 * 16 * 128 * 128)
     assert found.operations < sum(found.parts[name].operations for name in (LINEARS, HEAD, SCORES))
     assert found.parts[MUON].operations > 0
     assert all(part.seconds > 0 for part in found.parts.values())
