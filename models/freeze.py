@@ -30,7 +30,7 @@ class Calibration:
     Attributes:
         largest: the largest magnitude of each layer's feed-forward input.
         residual: the largest magnitude of the residual stream, which begins with rows of unit size.
-        moments: layer -> the mean of x x^T over its inputs x, float64 [K, K].
+        moments: layer, or "head" -> the mean of x x^T over its inputs x, float64 [K, K].
     """
 
     largest: list[float]
@@ -78,11 +78,14 @@ def calibrate(model: Transformer, batches: Iterable[Tensor], moments: bool = Fal
     def watch_residual(_module: nn.Module, _inputs: object, output: Tensor) -> None:
         residual[0] = max(residual[0], float(output.abs().max()))
 
+    def add(name: str, x: Tensor) -> None:
+        rows = x.flatten(0, -2).double()
+        sums[name] = sums.get(name, torch.zeros(())) + rows.T @ rows
+        counts[name] = counts.get(name, 0) + len(rows)
+
     def collect(name: str):
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            rows = inputs[0].flatten(0, -2).double()
-            sums[name] = sums.get(name, torch.zeros(())) + rows.T @ rows
-            counts[name] = counts.get(name, 0) + len(rows)
+            add(name, inputs[0])
 
         return hook
 
@@ -98,7 +101,9 @@ def calibrate(model: Transformer, batches: Iterable[Tensor], moments: bool = Fal
     model.observe_ranges(True)
     try:
         for ids in batches:
-            model(ids)
+            rows, _ = model.trunk(ids)
+            if moments:
+                add("head", rows)
     finally:
         model.observe_ranges(False)
         model.simulate_integers(quantised)
@@ -121,7 +126,7 @@ def _put_multiplier(tensors: Arrays, name: str, scale: np.ndarray) -> None:
 
 
 class _Rounding:
-    """How the matrices of the blocks become integers."""
+    """How matrices become integers."""
 
     def __init__(self, calibration: Calibration, bits: int, sparsity: float) -> None:
         self.moments, self.levels, self.sparsity = calibration.moments, levels_of(bits), sparsity
@@ -161,13 +166,14 @@ def _freeze_ffn(tensors: Arrays, layer: str, ffn: FeedForward, largest: float, r
     rounding.put(tensors, f"{layer}.down", ffn.down.weight, unit / fp.INT8_MAX * rounding.residual_unit)
 
 
-def _freeze_embedding(tensors: Arrays, model: Transformer, residual_unit: float, levels: int) -> None:
-    weight, step = round_rows(_numpy(model.embed.weight), levels)
+def _freeze_embedding(tensors: Arrays, model: Transformer, calibration: Calibration, levels: int) -> None:
+    read, tied = calibration.moments.get("head"), model.head is None
+    weight, step = round_rows(_numpy(model.embed.weight), levels, read if tied else None)
     rms = np.sqrt(np.maximum((weight.astype(np.float64) ** 2).mean(axis=1), 1e-6))
     tensors["embed.weight"] = weight
-    _put_multiplier(tensors, "embed", residual_unit / rms)
+    _put_multiplier(tensors, "embed", calibration.residual_unit / rms)
     if model.head is not None:
-        tensors["head.weight"], step = round_rows(_numpy(model.head.weight), levels)
+        tensors["head.weight"], step = round_rows(_numpy(model.head.weight), levels, read)
         _put_multiplier(tensors, "head", step * FIXED_LOG2E / fp.INT8_MAX)
     else:
         _put_multiplier(tensors, "head", step[:-1] * FIXED_LOG2E / fp.INT8_MAX)
@@ -194,7 +200,7 @@ def freeze(
     assert len(token_bytes) == model.vocab_size
     tensors: Arrays = {}
     rounding = _Rounding(calibration, bits, sparsity)
-    _freeze_embedding(tensors, model, calibration.residual_unit, levels_of(table_bits))
+    _freeze_embedding(tensors, model, calibration, levels_of(table_bits))
     for i, block in enumerate(model.layers):
         _freeze_attention(tensors, f"layers.{i}", block.attention, rounding)
         _freeze_ffn(tensors, f"layers.{i}", block.ffn, calibration.largest[i], rounding)

@@ -96,10 +96,11 @@ def steps_of(recipe: TrainingRecipe, moments: Arrays) -> dict[str, Step]:
     levels, table_levels = levels_of(recipe.weight_bits), levels_of(recipe.table_bits)
 
     def table(model: Transformer) -> None:
-        for part in (model.embed, model.head):
-            if part is not None:
-                integers, step = round_rows(part.weight.detach().double().numpy(), table_levels)
-                part.weight.data = torch.from_numpy(integers * step[:, None]).float()
+        last = model.embed if model.head is None else model.head
+        for part in {model.embed, last}:
+            exact = part.weight.detach().double().numpy()
+            integers, step = round_rows(exact, table_levels, moments["head"] if part is last else None)
+            part.weight.data = torch.from_numpy(integers * step[:, None]).float()
         model.table_levels = table_levels
 
     def weights(model: Transformer) -> None:
