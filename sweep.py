@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     settings = overrides_from(args)
     if args.trials is None:
         trials = plan_trials([read_axis(text) for text in args.over], args.draws, args.seed)
-    elif args.over or args.draws is not None:
-        raise LaconicError("--trials lists what runs: leave --over and --draws out")
+    elif args.over or args.draws is not None or args.seed:
+        raise LaconicError("--trials lists what runs: leave --over, --draws and --seed out")
     else:
         trials = read_trials(args.trials)
     base = {"recipe": recipe_name(args), "config": args.config, "settings": settings}

@@ -31,9 +31,7 @@ def shape_of(config: FrozenConfig) -> ModelConfig:
 
 def bits_of(tensors: Arrays) -> tuple[int, int]:
     """Bits that the blocks' matrices, and embedding and head, were rounded to: the fewest that hold them."""
-    matrices = {
-        name: t for name, t in tensors.items() if name.endswith(".weight") and name != "mixer.weights"
-    }
+    matrices = {name: tensor for name, tensor in tensors.items() if name.endswith(".weight")}
     blocks = [t for name, t in matrices.items() if name.startswith("layers.")]
     return _bits(blocks), _bits([t for name, t in matrices.items() if not name.startswith("layers.")])
 

@@ -135,7 +135,7 @@ class Transformer(nn.Module):
         What enters each block, [B, T, D], is added to the list, where one is given.
         """
         table = self._table(self.embed.weight)
-        x_BTD = self.norm(F.embedding(ids_BT, table))
+        x_BTD = rms_norm(F.embedding(ids_BT, table))
         for block in self.blocks:
             if entering is not None:
                 entering.append(x_BTD)

@@ -1,4 +1,4 @@
-"""Rules of fixed-point arithmetic (docs/frozen.md), each alone in the float model, to be measured."""
+"""Rules of fixed-point arithmetic (docs/frozen.md) that may cost bits, each alone in the float model."""
 
 import math
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def arithmetic_steps(calibration: Calibration) -> dict[str, Step]:
             step = linear.weight.data.abs().amax(dim=1)
             if name.endswith(".qkv"):
                 step = step * _head_units(model.layers[int(name.split(".")[1])].attention)
-            scale = (step / step.max()).double().numpy()  # a power of two more or less changes nothing
+            scale = (step / step.max()).clamp_min(1e-9).double().numpy()  # of what it is to the largest
             multiplier, shift = fp.multiplier_for(scale)
             linear.weight.data *= torch.from_numpy(multiplier / (scale * (1 << shift))).float()[:, None]
 

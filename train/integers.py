@@ -26,8 +26,8 @@ from ..data.batches import spread_batches
 from ..data.shards import open_shard
 from ..data.tokenshard import TokenShard
 from ..models.freeze import Arrays, calibrate, linears
-from ..models.quantise import Clip, QuantLinear, fake_quantise_rows
-from ..models.rounding import levels_of, round_rows
+from ..models.quantise import INT8_MAX, Clip, QuantLinear, fake_quantise_rows
+from ..models.rounding import Array, levels_of, round_rows
 from ..models.transformer import Transformer
 from .arithmetic import Step, arithmetic_steps
 from .configuration import build_recipe, read_yaml
@@ -86,6 +86,11 @@ def _last_rows(model: Transformer) -> None:
     model.__class__ = _RoundedHead
 
 
+def _rounded(matrix: Tensor, levels: int, moment: Array | None, sparsity: float = 0.0) -> Tensor:
+    integers, step = round_rows(matrix.detach().double().numpy(), levels, moment, sparsity)
+    return torch.from_numpy(integers * step[:, None]).float()
+
+
 def steps_of(recipe: TrainingRecipe, moments: Arrays) -> dict[str, Step]:
     """Name -> what has a float model simulate that step alone.
 
@@ -96,18 +101,16 @@ def steps_of(recipe: TrainingRecipe, moments: Arrays) -> dict[str, Step]:
     levels, table_levels = levels_of(recipe.weight_bits), levels_of(recipe.table_bits)
 
     def table(model: Transformer) -> None:
-        last = model.embed if model.head is None else model.head
-        for part in {model.embed, last}:
-            exact = part.weight.detach().double().numpy()
-            integers, step = round_rows(exact, table_levels, moments["head"] if part is last else None)
-            part.weight.data = torch.from_numpy(integers * step[:, None]).float()
+        read = moments["head"] if table_levels < INT8_MAX else None
+        tied = model.head is None
+        model.embed.weight.data = _rounded(model.embed.weight, table_levels, read if tied else None)
+        if model.head is not None:
+            model.head.weight.data = _rounded(model.head.weight, table_levels, read)
         model.table_levels = table_levels
 
     def weights(model: Transformer) -> None:
         for name, linear in linears(model).items():
-            exact = linear.weight.detach().double().numpy()
-            integers, step = round_rows(exact, levels, moments[name], recipe.sparsity)
-            linear.weight.data = torch.from_numpy(integers * step[:, None]).float()
+            linear.weight.data = _rounded(linear.weight, levels, moments[name], recipe.sparsity)
             linear.levels = levels
 
     return {

@@ -170,7 +170,7 @@ class Sweep:
         self.runs = [Run(folder / f"{i:03d}", self._recipe(trial)) for i, trial in enumerate(trials)]
         plan = json.dumps({"sources": sources, "base": base, "trials": trials}, indent=1) + "\n"
         path = folder / "sweep.json"
-        if path.is_file() and not _continues(json.loads(plan), json.loads(path.read_text())):
+        if path.is_file() and not _continues(json.loads(plan), path.read_text()):
             raise LaconicError(
                 f"{folder} holds another sweep: choose another folder, remove it, or add trials after those "
                 f"of {path}"
@@ -235,9 +235,15 @@ class Sweep:
                 _link(shared / name, link)
 
 
-def _continues(plan: Settings, kept: Settings) -> bool:
-    """Whether a plan is one that is kept, or that and more trials after its own."""
-    return plan == {**kept, "trials": kept["trials"] + plan["trials"][len(kept["trials"]) :]}
+def _continues(plan: Settings, text: str) -> bool:
+    """Whether a plan is the one that was kept as JSON, or that and more trials after its own."""
+    try:
+        kept = json.loads(text)
+        before = kept.pop("trials")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    others = {key: value for key, value in plan.items() if key != "trials"}
+    return kept == others and plan["trials"][: len(before)] == before
 
 
 def _figures(run: Run) -> dict[str, Any]:

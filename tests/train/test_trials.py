@@ -262,6 +262,10 @@ def test_a_sweep_goes_on_with_trials_that_were_added_at_its_end(pipeline, tmp_pa
             Sweep(tmp_path, ["text"], {"recipe": "nano", "config": None, "settings": {}}, trials)
     with pytest.raises(LaconicError, match="holds another sweep"):
         sweep_of(tmp_path, 3)  # fewer than were begun
+    for text in ("{", "[]", "{}", '{"trials": 3}'):
+        (tmp_path / "sweep.json").write_text(text)
+        with pytest.raises(LaconicError, match="holds another sweep"):
+            sweep_of(tmp_path, 4)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
