@@ -183,6 +183,8 @@ def main(arguments: list[str] | None = None) -> int:
     args, args.settings = parser.parse_known_args(arguments)
     try:
         recipe = recipe_from(args)
+        if recipe.kind == "ngram":
+            raise LaconicError("n-grams are counted, in no steps: leave --model out, or name a --tier")
         with limited_threads(recipe.training.threads):
             print(profile_step(recipe).as_text())
     except LaconicError as error:

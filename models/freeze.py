@@ -167,8 +167,8 @@ def _freeze_ffn(tensors: Arrays, layer: str, ffn: FeedForward, largest: float, r
 
 
 def _freeze_embedding(tensors: Arrays, model: Transformer, calibration: Calibration, levels: int) -> None:
-    read, tied = calibration.moments.get("head") if levels < fp.INT8_MAX else None, model.head is None
-    weight, step = round_rows(_numpy(model.embed.weight), levels, read if tied else None)
+    read = calibration.moments.get("head") if levels < fp.INT8_MAX else None
+    weight, step = round_rows(_numpy(model.embed.weight), levels, read if model.head is None else None)
     rms = np.sqrt(np.maximum((weight.astype(np.float64) ** 2).mean(axis=1), 1e-6))
     tensors["embed.weight"] = weight
     _put_multiplier(tensors, "embed", calibration.residual_unit / rms)

@@ -44,3 +44,5 @@ def test_every_product_of_a_step_is_counted_once(changes):
 def test_a_faulty_recipe_is_refused(capsys):
     assert main(["--tier", "nano", "--model.d_model", "0"]) == 1
     assert "model.d_model is 0" in capsys.readouterr().err
+    assert main(["--model", "ngram"]) == 1
+    assert "n-grams are counted" in capsys.readouterr().err
