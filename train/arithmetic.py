@@ -60,7 +60,7 @@ def arithmetic_steps(calibration: Calibration) -> dict[str, Step]:
             step = linear.weight.data.abs().amax(dim=1)
             if name.endswith(".qkv"):
                 step = step * _head_units(model.layers[int(name.split(".")[1])].attention)
-            scale = (step / step.max()).clamp_min(1e-9).double().numpy()  # of what it is to the largest
+            scale = (step / step.max()).clamp_min(1e-9).double().numpy()  # to the largest row's
             multiplier, shift = fp.multiplier_for(scale)
             linear.weight.data *= torch.from_numpy(multiplier / (scale * (1 << shift))).float()[:, None]
 
