@@ -7,6 +7,7 @@ from typing import Any
 
 from .coder.errors import LaconicError
 
+BUDGETS = ("training.max_steps", "training.minutes")
 TAKES_SETTINGS = True  # cli.py hands --section.key VALUE over as args.settings
 
 
@@ -78,12 +79,19 @@ def run(args: argparse.Namespace) -> int:
         print(f"of {few:,} bytes of validation text, which say little: {MORE_BYTES}")
     print(f"all trials: {args.out / 'results.csv'}")
     if done:
-        _draw(args.out / "front.png", points, [_settings(row, trials) for row in done], front)
+        _draw(args.out / "front.png", points, {row["trial"] + 1: _label(row, trials) for row in done}, front)
     return 1 if len(done) < len(rows) else 0
 
 
 def _settings(row: dict[str, Any], trials: list[dict[str, Any]]) -> str:
     return " ".join(f"{key}={row[key]}" for key in trials[row["trial"]]) or "the recipe as it is"
+
+
+def _label(row: dict[str, Any], trials: list[dict[str, Any]]) -> str:
+    """The settings without their sections, and without how long a trial learned where there are others."""
+    keys = list(trials[row["trial"]])
+    keys = [key for key in keys if key not in BUDGETS] or keys
+    return ", ".join(f"{key.split('.')[-1]} {row[key]}" for key in keys) or _settings(row, trials)
 
 
 def _describe(row: dict[str, Any], trials: list[dict[str, Any]]) -> str:
@@ -95,7 +103,7 @@ def _describe(row: dict[str, Any], trials: list[dict[str, Any]]) -> str:
     )
 
 
-def _draw(out: Path, points: list[tuple[float, float]], labels: list[str], front: list[int]) -> None:
+def _draw(out: Path, points: list[tuple[float, float]], labels: dict[int, str], front: list[int]) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         print("front.png was not drawn: pictures need matplotlib, pip install 'laconic[bench]'")
         return

@@ -1,6 +1,7 @@
 """Pictures of results: bits per byte by codec, and loss curves."""
 
 import csv
+import textwrap
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,7 @@ OURS, OTHERS, INK = "#c8553d", "#b8c0cc", "#2f3640"
 CURVES = ("#8d99ae", "#c8553d", "#3d7ea6", "#6a994e")
 STAGES = (*CURVES, "#b08968")
 DPI = 160
+MOST_NAMED = 24  # trials whose settings have a place beside a picture
 
 
 def _save(figure: "Figure", out: Path) -> None:
@@ -144,13 +146,14 @@ def plot_loss_curve(csv_paths: Mapping[str, Sequence[Path]], out: Path) -> None:
 
 
 def plot_front(
-    points: Sequence[tuple[float, float]], labels: Sequence[str], front: Sequence[int], out: Path
+    points: Sequence[tuple[float, float]], labels: Mapping[int, str], front: Sequence[int], out: Path
 ) -> None:
     """Trials by work and bits per byte, those that none is better than in both joined by a line.
 
     Args:
         points: (multiply-accumulates a byte, bits per byte) of each trial.
-        labels: what each trial is; written at those of the front.
+        labels: its number -> what it is, of each trial; listed beside the picture, of many trials those of
+            the front alone.
         front: indices of the front's points, by work.
         out: the PNG to write.
 
@@ -158,14 +161,18 @@ def plot_front(
         LaconicError: matplotlib is not installed.
     """
     pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
+    named = sorted(front) if len(points) > MOST_NAMED else range(len(points))
+    figure, axes = pyplot.subplots(figsize=(9, 4.6), layout="constrained")
     work, bits = [[point[i] / (1e6 if i == 0 else 1) for point in points] for i in (0, 1)]
     axes.scatter(work, bits, color=OTHERS, s=28, zorder=2)
     axes.plot([work[i] for i in front], [bits[i] for i in front], color=OURS, marker="o", lw=1.6, zorder=3)
-    for i in front:
+    numbers = list(labels)
+    for i in named:
         axes.annotate(
-            labels[i], (work[i], bits[i]), (6, 6), textcoords="offset points", fontsize=7, color=INK
+            str(numbers[i]), (work[i], bits[i]), (5, 5), textcoords="offset points", fontsize=8, color=INK
         )
+    lines = "\n".join(f"{numbers[i]}  {textwrap.shorten(labels[numbers[i]], 60)}" for i in named)
+    axes.annotate(lines, (1.03, 1), xycoords="axes fraction", va="top", fontsize=8, color=INK)
     axes.set_xlabel("million multiply-accumulates a byte", color=INK)
     axes.set_ylabel("bits per byte of shipped bytes", color=INK)
     axes.grid(color="#e6e9ee", lw=0.8)

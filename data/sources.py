@@ -2,7 +2,8 @@
 
 Source                                     Documents
 `PATH` of a file                           its raw bytes, whatever its suffix (`.parquet` excepted)
-`PATH` of a folder                         its files, recursively and sorted, but for hidden files and folders
+`PATH` of a folder                         its files, recursively and sorted, but for hidden files and folders;
+                                           linked ones are read like others, each once
 `PATTERN` with `*`, `?`, `[..]`, `**`      what it matches, likewise
 `FILE.parquet`, wherever it is found       one a row, of the default column
 `datasets:BUILDER:PATTERN[:COLUMN]`        one a row of the files; BUILDER is `json` (JSON lines too), `csv`,
@@ -254,8 +255,16 @@ class _Look:
             name = str(error.filename)
             self.refuse(Unreadable(f"cannot read folder {name}: {error.strerror}", name))
 
-        for parent, folders, names in os.walk(folder, onerror=refuse):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+        entered = {os.path.realpath(folder)}  # links may lead in circles
+
+        def enters(path: str) -> bool:
+            known = len(entered)
+            entered.add(os.path.realpath(path))
+            return len(entered) > known
+
+        for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+            visible = sorted(name for name in folders if not name.startswith("."))
+            folders[:] = [name for name in visible if enters(os.path.join(parent, name))]
             for name in sorted(names):
                 path = os.path.join(parent, name)
                 if not name.startswith(".") and (os.path.isfile(path) or not os.path.exists(path)):

@@ -46,6 +46,16 @@ def test_patterns_and_duplicates(folder):
     assert _names(Corpus([str(folder / "*.bin")])) == ["a.bin"]
 
 
+def test_linked_folders_are_read_once_and_circles_end(folder, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("elsewhere")
+    (outside / "three.txt").write_bytes(LINES)
+    os.symlink(outside, folder / "link")
+    os.symlink(outside, folder / "same")
+    os.symlink(folder, outside / "circle")
+    names = _names(Corpus([str(folder)]))
+    assert names == ["a.bin", "empty", "two.txt", "rows.jsonl", "three.txt"]
+
+
 def test_a_name_with_brackets_is_a_name_first(folder):
     (folder / "a[1].txt").write_bytes(LINES)
     assert _names(Corpus([str(folder / "a[1].txt")])) == ["a[1].txt"]
