@@ -2,8 +2,8 @@
 
 Source                                     Documents
 `PATH` of a file                           its raw bytes, whatever its suffix (`.parquet` excepted)
-`PATH` of a folder                         its files, recursively and sorted, but for hidden files and folders;
-                                           linked ones are read like others, each once
+`PATH` of a folder                         its files, recursively and sorted, but for hidden ones,
+                                           linked ones like others, each once
 `PATTERN` with `*`, `?`, `[..]`, `**`      what it matches, likewise
 `FILE.parquet`, wherever it is found       one a row, of the default column
 `datasets:BUILDER:PATTERN[:COLUMN]`        one a row of the files; BUILDER is `json` (JSON lines too), `csv`,
