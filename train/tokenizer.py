@@ -11,6 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, IterableDataset
 
+from ..coder.errors import LaconicError
 from ..coder.tokenizer import ByteTokenizer, Kind
 from ..data.corpus import Corpus
 from ..data.splits import Split
@@ -193,7 +194,11 @@ def fit_tokenizer(run: Run, corpus: Corpus) -> ByteTokenizer:
     with writing(run.stage("tokenizer")):
         trainer.fit(module, datamodule=data)
         tokenizer = module.tokenizer
-        assert tokenizer is not None
+        if tokenizer is None:  # no step had a document
+            raise LaconicError(
+                "no document of the corpus fell to the train split, and equal ones fall to the same: give "
+                "more text that differs, or a smaller data.validation_share and data.test_share"
+            )
         tokenizer.save(run.tokenizer_file)
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     shown = "".join(f", {value:.3f} {name.replace('_', ' ')}" for name, value in figures.items())

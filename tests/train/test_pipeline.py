@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import laconic
 from laconic.cli import main
 from laconic.coder.checkpoint import FrozenCheckpoint
 from laconic.coder.errors import LaconicError
+from laconic.train.commands.common import print_report
 from laconic.train.configuration import build_recipe, load_recipe
 from laconic.train.consolidate import consolidate, is_done
 from laconic.train.language import LanguageModule, load_language_module
@@ -115,7 +117,11 @@ def test_stages_one_by_one_make_the_same_checkpoint(trained, corpus, tmp_path, c
     assert main(["pretrain", "--stage", "teacher", "-o", str(tmp_path / "run")]) == 0
     assert main(["distill", "-o", str(tmp_path / "run")]) == 0
     assert main(["export", "-o", str(tmp_path / "run")]) == 0
-    assert report["id"][:16] in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert report["id"][:16] in out
+    assert "in place of" not in out
+    assert main(["export", "-o", str(tmp_path / "run"), "--training.weight_bits", "4"]) == 0
+    assert f"in place of  {report['id'][:16]}" in capsys.readouterr().out
 
 
 def test_non_finite_loss_stops_before_the_step(monkeypatch, corpus, tmp_path):
@@ -190,6 +196,20 @@ def test_a_corpus_that_is_too_small_or_repeats_itself(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "(not 4,096: the text has no more)" in error
     assert "none fell to the validation split" in error
+    (tmp_path / "bb.txt").write_text("bb\n" * 20_000)  # its digest lies in the first half
+    half = ["--data.validation_share", "0.5"]
+    assert main(["train", str(tmp_path / "bb.txt"), "-o", str(tmp_path / "c"), *half]) == 1
+    error = capsys.readouterr().err
+    assert "fell to the train split" in error
+
+
+def test_a_model_worse_than_bytes_is_said(capsys):
+    coded = {"bits_per_byte": 1.5, "bytes": 200_000, "coded_bytes": 37_500}
+    report = {"checkpoint_bytes": 1, "id": "ab" * 32, "macs_per_byte": 1.0}
+    for worst, said in ((7.9, False), (28.3, True)):
+        figures = {"float_bits_per_byte": worst, "integer_bits_per_byte": 5.9, "coded": coded}
+        print_report({**report, "validation": figures}, Path("run"))
+        assert ("worse than bytes as they are" in capsys.readouterr().out) == said
 
 
 def test_loading_reads_no_pickled_code(trained):

@@ -134,6 +134,11 @@ def print_report(report: dict[str, Any], run_folder: Path) -> None:
     if "float_bits_per_byte" in v:
         print(f"  float      {v['float_bits_per_byte']:.4f} bits per byte")
     print(f"  integers   {v['integer_bits_per_byte']:.4f} bits per byte, sequences from their beginning")
+    if v["integer_bits_per_byte"] > 8 or v.get("float_bits_per_byte", 0.0) > 8:
+        print(
+            "  that is worse than bytes as they are: training diverged (smaller training.learning_rate and "
+            "training.matrix_learning_rate), had too few steps, or such text cannot be foreseen"
+        )
     print(
         f"  shipped    {coded['bits_per_byte']:.4f} bits per byte: {coded['bytes']:,} -> "
         f"{coded['coded_bytes']:,} bytes, restored and compared"

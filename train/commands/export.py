@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from ...coder.errors import LaconicError
+from ...coder.registry import read_listing
 from ..rank import require_alone
 from ..run import Run
 from .common import NGRAM, add_run, first_stage, print_report, resumed
@@ -14,12 +15,17 @@ TAKES_SETTINGS = True  # cli.py hands --section.key VALUE over as args.settings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     add_run(parser)
+    parser.epilog = (
+        "How it is frozen can be given anew, as --training.weight_bits 6 or --training.table_bits 6. The "
+        "checkpoint that stood in DIR gives way: copy its folder before, where files need it."
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Freeze and report."""
     require_alone("export")
     with resumed(args) as this:
+        before = read_listing(this.checkpoint)
         if this.recipe.kind == NGRAM:
             from ..ngram import train_ngram
 
@@ -28,6 +34,10 @@ def run(args: argparse.Namespace) -> int:
         else:
             report = _export(this)
     print_report(report, args.out)
+    if before is not None and before.id.hex() != report["id"]:
+        print(
+            f"in place of  {before.id.hex()[:16]}, which files that it coded need: its settings give it again"
+        )
     return 0
 
 
