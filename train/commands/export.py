@@ -35,9 +35,7 @@ def run(args: argparse.Namespace) -> int:
             report = _export(this)
     print_report(report, args.out)
     if before is not None and before.id.hex() != report["id"]:
-        print(
-            f"in place of  {before.id.hex()[:16]}, which files that it coded need: its settings give it again"
-        )
+        print(f"in place of  {before.id.hex()[:16]}, which files that it coded need: keep copies of such")
     return 0
 
 
