@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"of {few:,} bytes of validation text, which say little: {MORE_BYTES}")
     print(f"all trials: {args.out / 'results.csv'}")
     if done:
-        _draw(args.out / "front.png", points, {row["trial"] + 1: _label(row, trials) for row in done}, front)
+        _draw(args.out / "front.png", points, _labels(done, trials), front)
     return 1 if len(done) < len(rows) else 0
 
 
@@ -87,11 +87,19 @@ def _settings(row: dict[str, Any], trials: list[dict[str, Any]]) -> str:
     return " ".join(f"{key}={row[key]}" for key in trials[row["trial"]]) or "the recipe as it is"
 
 
-def _label(row: dict[str, Any], trials: list[dict[str, Any]]) -> str:
-    """The settings without their sections, and without how long a trial learned where there are others."""
-    keys = list(trials[row["trial"]])
-    keys = [key for key in keys if key not in BUDGETS] or keys
-    return ", ".join(f"{key.split('.')[-1]} {row[key]}" for key in keys) or _settings(row, trials)
+def _labels(rows: list[dict[str, Any]], trials: list[dict[str, Any]]) -> dict[int, str]:
+    """What each trial is, by its number from 1: settings without their sections, and without how long it
+    learned, where that tells all of them apart; else as they are."""
+    keys = {key for trial in trials for key in trial} - set(BUDGETS)
+    names = {key: key.split(".")[-1] for key in keys}
+    labels = {
+        row["trial"] + 1: ", ".join(f"{names[key]} {row[key]}" for key in trials[row["trial"]] if key in keys)
+        or "the recipe as it is"
+        for row in rows
+    }
+    if len(set(names.values())) < len(names) or len(set(labels.values())) < len(labels):
+        return {row["trial"] + 1: _settings(row, trials) for row in rows}
+    return labels
 
 
 def _describe(row: dict[str, Any], trials: list[dict[str, Any]]) -> str:

@@ -1,7 +1,6 @@
 """Pictures of results: bits per byte by codec, and loss curves."""
 
 import csv
-import textwrap
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +20,7 @@ OURS, OTHERS, INK = "#c8553d", "#b8c0cc", "#2f3640"
 CURVES = ("#8d99ae", "#c8553d", "#3d7ea6", "#6a994e")
 STAGES = (*CURVES, "#b08968")
 DPI = 160
-MOST_NAMED = 24  # trials whose settings have a place beside a picture
+MOST_NAMED, LABEL_LENGTH = 24, 60  # trials, and characters of each, that have a place beside a picture
 
 
 def _save(figure: "Figure", out: Path) -> None:
@@ -171,7 +170,7 @@ def plot_front(
         axes.annotate(
             str(numbers[i]), (work[i], bits[i]), (5, 5), textcoords="offset points", fontsize=8, color=INK
         )
-    lines = "\n".join(f"{numbers[i]}  {textwrap.shorten(labels[numbers[i]], 60)}" for i in named)
+    lines = "\n".join(f"{numbers[i]}  {labels[numbers[i]][:LABEL_LENGTH]}" for i in named)
     axes.annotate(lines, (1.03, 1), xycoords="axes fraction", va="top", fontsize=8, color=INK)
     axes.set_xlabel("million multiply-accumulates a byte", color=INK)
     axes.set_ylabel("bits per byte of shipped bytes", color=INK)

@@ -255,12 +255,14 @@ class _Look:
             name = str(error.filename)
             self.refuse(Unreadable(f"cannot read folder {name}: {error.strerror}", name))
 
-        entered = {os.path.realpath(folder)}  # links may lead in circles
+        root = os.path.realpath(folder)
+        entered = {root, *map(str, Path(root).parents)}  # links may lead in circles, or up and out
 
         def enters(path: str) -> bool:
-            known = len(entered)
-            entered.add(os.path.realpath(path))
-            return len(entered) > known
+            real = os.path.realpath(path)
+            fresh = real not in entered
+            entered.add(real)
+            return fresh
 
         for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
             visible = sorted(name for name in folders if not name.startswith("."))

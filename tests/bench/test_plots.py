@@ -1,7 +1,13 @@
 import pytest
 
 from laconic.bench.measure import CodecResult, Measurement
-from laconic.bench.plots import plot_bits_per_byte, plot_every_file, plot_loss_curve, read_loss_curve
+from laconic.bench.plots import (
+    plot_bits_per_byte,
+    plot_every_file,
+    plot_front,
+    plot_loss_curve,
+    read_loss_curve,
+)
 from laconic.coder.errors import LaconicError
 
 HEADER = "elapsed_minutes,learning_rate,step,tokens_per_second,train/bits_per_byte,validation/bits_per_byte\n"
@@ -53,5 +59,8 @@ def test_pictures_are_drawn(tmp_path):
     plot_bits_per_byte({"one": results, "two": results[:1]}, tmp_path / "bits.png")
     plot_every_file(results, tmp_path / "files.png")
     plot_every_file(results[:1], tmp_path / "one.png")
-    for name in ("loss.png", "bits.png", "files.png", "one.png"):
+    plot_front([(2e5, 1.6), (3e5, 1.5), (4e5, 1.7)], {1: "a", 3: "b", 4: "c"}, [0, 1], tmp_path / "front.png")
+    many = {number: f"width {number}" for number in range(40)}
+    plot_front([(1e5 * number, 1.5) for number in many], many, [0], tmp_path / "many.png")
+    for name in ("loss.png", "bits.png", "files.png", "one.png", "front.png", "many.png"):
         assert (tmp_path / name).read_bytes().startswith(PNG)

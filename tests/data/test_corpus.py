@@ -52,6 +52,7 @@ def test_linked_folders_are_read_once_and_circles_end(folder, tmp_path_factory):
     os.symlink(outside, folder / "link")
     os.symlink(outside, folder / "same")
     os.symlink(folder, outside / "circle")
+    os.symlink(folder.parent, folder / "up")
     names = _names(Corpus([str(folder)]))
     assert names == ["a.bin", "empty", "two.txt", "rows.jsonl", "three.txt"]
 

@@ -121,7 +121,13 @@ def test_stages_one_by_one_make_the_same_checkpoint(trained, corpus, tmp_path, c
     assert report["id"][:16] in out
     assert "in place of" not in out
     assert main(["export", "-o", str(tmp_path / "run"), "--training.weight_bits", "4"]) == 0
-    assert f"in place of  {report['id'][:16]}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"in place of  {report['id'][:16]}" in out
+    assert "settings of before give it again" in out
+    shutil.rmtree(tmp_path / "run" / "student")
+    assert main(["distill", "-o", str(tmp_path / "run"), "--training.max_steps=6"]) == 0
+    assert main(["export", "-o", str(tmp_path / "run")]) == 0
+    assert "this run may not give it again" in capsys.readouterr().out
 
 
 def test_non_finite_loss_stops_before_the_step(monkeypatch, corpus, tmp_path):

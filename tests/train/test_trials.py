@@ -156,6 +156,28 @@ def test_rows_share_the_columns_of_all():
     assert as_csv([{"a": 1}, {"b": "x,y", "a": 2}]) == 'a,b\n1,\n2,"x,y"\n'
 
 
+@pytest.mark.parametrize(
+    ("trials", "labels"),
+    [
+        (
+            [{"training.max_steps": 9}, {"model.window": 32, "training.max_steps": 8}],
+            {1: "the recipe as it is", 2: "window 32"},
+        ),
+        (  # two budgets: what was left out would tell them apart
+            [{"model.window": 32, "training.max_steps": 8}, {"model.window": 32, "training.max_steps": 9}],
+            {1: "model.window=32 training.max_steps=8", 2: "model.window=32 training.max_steps=9"},
+        ),
+        (  # one name in two sections
+            [{"model.num_layers": 2}, {"teacher.num_layers": 2}],
+            {1: "model.num_layers=2", 2: "teacher.num_layers=2"},
+        ),
+    ],
+)
+def test_labels_tell_trials_apart(trials, labels):
+    rows = [{"trial": number, **trial} for number, trial in enumerate(trials)]
+    assert command._labels(rows, trials) == labels
+
+
 def test_a_sweep_runs_every_trial_and_goes_on_where_it_stopped(text, tmp_path, capsys):
     arguments = ["sweep", str(text), "-o", str(tmp_path / "out"), *TINY_SETTINGS, "--training.max_steps=4"]
     arguments += ["--over", "model.ffn_dim=32,64"]

@@ -35,7 +35,10 @@ def run(args: argparse.Namespace) -> int:
             report = _export(this)
     print_report(report, args.out)
     if before is not None and before.id.hex() != report["id"]:
-        print(f"in place of  {before.id.hex()[:16]}, which files that it coded need: keep copies of such")
+        student = before.summary.get("student_sha256")  # n-grams and older ones do not name it
+        same = student is not None and report["student_sha256"] == student
+        again = "the settings of before give it again" if same else "this run may not give it again"
+        print(f"in place of  {before.id.hex()[:16]}, which files that it coded need: {again}")
     return 0
 
 
