@@ -145,7 +145,7 @@ def require_enough(num_bytes: int) -> None:
     """
     if num_bytes < LEAST_BYTES:
         what = f"holds {num_bytes:,} bytes" if num_bytes else "is empty"
-        raise LaconicError(f"the corpus {what}, at least {LEAST_BYTES:,} are needed: give more text")
+        raise LaconicError(f"the corpus {what}, at least {LEAST_BYTES:,} bytes are needed: give more text")
 
 
 def _end(data: bytes, begin: int, bound: int) -> int:

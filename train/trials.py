@@ -6,9 +6,8 @@ import math
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from ..coder.errors import LaconicError
 from .configuration import flatten, load_recipe, read_mappings, read_overrides
-from .logs import as_csv, read_rows
+from .logs import as_csv
 from .pipeline import prepare
 from .pipeline import run as run_pipeline
 from .processes import Interrupted
@@ -167,7 +166,7 @@ class Sweep:
         for source in sources:
             if Path(source).is_dir() and folder.resolve().is_relative_to(Path(source).resolve()):
                 raise LaconicError(f"{folder} is inside {source}, which is read: give a folder outside of it")
-        self.runs = [Run(folder / f"{i:03d}", self._recipe(trial)) for i, trial in enumerate(trials)]
+        self.runs = [Run(folder / f"{i:03d}", self._recipe(i)) for i in range(len(trials))]
         plan = json.dumps({"sources": sources, "base": base, "trials": trials}, indent=1) + "\n"
         path = folder / "sweep.json"
         if path.is_file() and not _continues(json.loads(plan), path.read_text()):
@@ -179,8 +178,12 @@ class Sweep:
             run.check_recipe(free=("threads",))
         write_whole(path, plan)
 
-    def _recipe(self, trial: Settings) -> Recipe:
-        return load_recipe(self.base["recipe"], self.base["config"], {**self.base["settings"], **trial})
+    def _recipe(self, number: int) -> Recipe:
+        settings = {**self.base["settings"], **self.trials[number]}
+        try:
+            return load_recipe(self.base["recipe"], self.base["config"], settings)
+        except LaconicError as error:
+            raise LaconicError(f"trial {number}: {error}") from None
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Run what is not done yet; yields the row of each trial, and keeps results.csv up to date.
@@ -188,21 +191,20 @@ class Sweep:
         A trial that failed is tried anew by the next call.
         """
         table = self.folder / "results.csv"
-        before = [row for row in read_rows(table) if row.get("status") == "done"]
-        took = {int(row["trial"]): int(row["seconds"]) for row in before if "seconds" in row}
         done = [number for number, run in enumerate(self.runs) if run.report_file.is_file()]
-        rows = {n: self._row(n, _figures(self.runs[n]), took.get(n)) for n in done}
+        rows = {n: self._row(n, _figures(self.runs[n])) for n in done}
         for number, run in enumerate(self.runs):
             if number not in rows:
-                began = time.monotonic()
-                outcome = self._outcome(run)
-                rows[number] = self._row(number, outcome, round(time.monotonic() - began))
+                rows[number] = self._row(number, self._outcome(run))
             with writing(self.folder):
                 write_whole(table, as_csv([rows[n] for n in sorted(rows)]))
             yield rows[number]
 
-    def _row(self, number: int, outcome: dict[str, Any], seconds: int | None) -> dict[str, Any]:
-        return {"trial": number, **self.trials[number], **outcome, "seconds": seconds}
+    def _row(self, number: int, outcome: dict[str, Any]) -> dict[str, Any]:
+        """Of a trial, all that varies, as it is there: what it leaves alone has the recipe's value."""
+        recipe = flatten(asdict(self.runs[number].recipe))
+        varies = dict.fromkeys(key for trial in self.trials for key in trial)
+        return {"trial": number, **{key: recipe[key] for key in varies}, **outcome}
 
     def _outcome(self, run: Run) -> dict[str, Any]:
         """The figures of a trial, which is run, or why it has none."""

@@ -46,7 +46,7 @@ def test_rows_that_are_none_are_one_line(tmp_path, monkeypatch):
     (tmp_path / "empty").touch()
     checkpoint = SimpleNamespace(tokenizer=SimpleNamespace(kind="bpe"))
     monkeypatch.setattr(tokenizing, "load_checkpoints", lambda _: [checkpoint])
-    with pytest.raises(LaconicError, match="the corpus is empty, at least 20,000 are needed"):
+    with pytest.raises(LaconicError, match="the corpus is empty, at least 20,000 bytes are needed"):
         measure_tokenizing([f"datasets:json:{tmp_path}/empty:text"], "a checkpoint")
 
 

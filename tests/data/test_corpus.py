@@ -147,6 +147,6 @@ def test_the_output_folder_is_no_corpus(folder, monkeypatch):
 
 def test_too_little_text_is_refused(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
-    _refused([str(tmp_path)], "the corpus is empty, at least 20,000 are needed")
+    _refused([str(tmp_path)], "the corpus is empty, at least 20,000 bytes are needed")
     (tmp_path / "small").write_bytes(bytes(19_999))
     _refused([str(tmp_path)], "19,999 bytes, at least 20,000")

@@ -3,7 +3,6 @@ import json
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,13 +206,12 @@ def test_a_sweep_runs_every_trial_and_goes_on_where_it_stopped(text, tmp_path, c
 
 
 class Pipeline:
-    """In place of training: 7 seconds pass, and there is a report, or the error of the trial's name."""
+    """In place of training: there is a report, or the error of the trial's name."""
 
     def __init__(self) -> None:
-        self.errors, self.clock = {}, 0.0
+        self.errors = {}
 
     def __call__(self, sources, folder, recipe):
-        self.clock += 7
         Run(folder, recipe).keep_recipe()
         (folder / "student").mkdir(exist_ok=True)
         (folder / "student" / "final.ckpt").touch()
@@ -226,7 +224,6 @@ class Pipeline:
 def pipeline(monkeypatch):
     stub = Pipeline()
     monkeypatch.setattr(module, "run_pipeline", stub)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: stub.clock))
     monkeypatch.setattr(Sweep, "_share_shards", lambda self, run: None)
     return stub
 
@@ -256,12 +253,32 @@ def test_a_trial_that_fails_is_a_row_and_the_others_go_on(pipeline, tmp_path):
     assert [row["status"] for row in sweep_of(tmp_path, 5).run()] == ["done"] * 5
 
 
-def test_a_sweep_that_is_stopped_keeps_the_rows_and_seconds_of_what_is_done(pipeline, tmp_path):
+def test_a_row_has_all_that_varies_as_the_trial_had_it(pipeline, tmp_path):
+    base = {"recipe": "nano", "config": None, "settings": {"model.window": 32}}
+    trials = [{}, {"model.window": 128}, {"model.num_layers": 5, "tokenizer.source": "english-nano"}]
+    list(Sweep(tmp_path, ["text"], base, trials).run())
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    keys = ("trial", "model.window", "model.num_layers", "tokenizer.source")
+    assert [tuple(row[key] for key in keys) for row in rows] == [
+        ("0", "32", "2", ""),
+        ("1", "128", "2", ""),
+        ("2", "32", "5", "english-nano"),
+    ]
+
+
+def test_a_fault_of_a_trial_says_which_one_has_it(tmp_path):
+    base = {"recipe": "nano", "config": None, "settings": {}}
+    with pytest.raises(LaconicError, match=r"trial 1: the recipe has faults: .*model.layers is unknown"):
+        Sweep(tmp_path / "out", ["text"], base, [{}, {"model.layers": 3}])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_that_is_stopped_keeps_the_rows_of_what_is_done(pipeline, tmp_path):
     def table():
         rows = csv.DictReader((tmp_path / "results.csv").open())
-        return [(row["trial"], row["bits_per_byte"], row["seconds"]) for row in rows]
+        return [(row["trial"], row["bits_per_byte"]) for row in rows]
 
-    whole = [(str(number), "2.5", "7") for number in range(3)]
+    whole = [(str(number), "2.5") for number in range(3)]
     list(sweep_of(tmp_path, 3).run())
     assert table() == whole
     (tmp_path / "001" / "report.json").unlink()
