@@ -19,9 +19,10 @@ LARGER = 1 << 18  # bytes by which that is decided where the sample leaves it op
 LONG = 8 * LARGER  # is so long that both in full would cost much more
 WINDOWS = 4  # places that a sample is taken from
 SHARE = 0.85  # of the time that model and experts, and then experts alone, take
-LOST = 0.035  # of what a model saves, relative to the experts alone, each time that a text doubles
-TRUSTED, HOPELESS = 0.85, 1.03  # expected ratios to the experts alone, between which it is open
-TRUSTED_LARGER = 0.95  # the first, by the larger sample, whose expectation is better
+LOST, LOST_AT_LEAST = 0.035, 0.015  # of what a model saves of the experts' size, each time that a text doubles
+TRUSTED = 0.85  # expected ratio to the experts alone, below which a model helps
+TRUSTED_LARGER = 0.95  # the same by the larger sample, whose expectation is better
+HOPELESS = 1.01  # ratio at best, above which it does not; between these, both are tried
 INCOMPRESSIBLE = 0.998  # of the original, on a sample
 
 
@@ -168,24 +169,28 @@ def model_helps(
     """Whether a sample is smaller with the model; None where that does not settle it, and both are tried."""
     if len(data) < 2 * SAMPLE or streams is not None:  # a sample tells nothing of streams that were asked for
         return None
-    ratio, trusted = _expected_ratio(data, model, level, SAMPLE, report), TRUSTED
-    if trusted <= ratio <= HOPELESS and len(data) >= LONG:
-        ratio, trusted = _expected_ratio(data, model, level, LARGER, report), TRUSTED_LARGER
-    return True if ratio < trusted else False if ratio > HOPELESS else None
+    (ratio, at_best), trusted = _promised(data, model, level, SAMPLE, report), TRUSTED
+    if trusted <= ratio and at_best <= HOPELESS and len(data) >= LONG:
+        (ratio, at_best), trusted = _promised(data, model, level, LARGER, report), TRUSTED_LARGER
+    return True if ratio < trusted else False if at_best > HOPELESS else None
 
 
-def _expected_ratio(data: bytes, model: Model, level: int, size: int, report: Report | None) -> float:
-    """Bytes with the model to bytes by the experts alone, as a sample of `size` bytes promises.
+def _promised(
+    data: bytes, model: Model, level: int, size: int, report: Report | None
+) -> tuple[float, float]:
+    """Bytes with the model to bytes by the experts alone, as a sample of `size` bytes promises; and at best.
 
-    The longer a segment, the more the experts learn by themselves, and the less a model has to add.
+    The longer a segment, the more the experts learn by themselves, and the less a model has to add: the less
+    so, the more text it has learned from.
     """
     sample = _sample(data, size)
     alone = _mixing().encode_experts(sample, level, len(sample), report)
     limit = len(sample) if alone is None else len(alone.payload)
     mixed = _mixing().encode_mixed(sample, model, level, None, limit, report)
     if mixed is None:
-        return math.inf
-    return len(mixed.payload) / limit + LOST * math.log2(len(data) / size)
+        return math.inf, math.inf
+    ratio, doublings = len(mixed.payload) / limit, math.log2(len(data) / size)
+    return ratio + LOST * doublings, ratio + LOST_AT_LEAST * doublings
 
 
 def decode_segment(

@@ -147,20 +147,22 @@ def test_a_model_that_helps_makes_the_experts_alone_unnecessary(model, monkeypat
     ("length", "ratios", "helps"),
     [
         (2 * codec.SAMPLE - 1, [], None),
-        (codec.LONG - 1, [0.84], True),
-        (codec.LONG - 1, [1.04], False),
-        (codec.LONG - 1, [0.9], None),
-        (codec.LONG, [0.84], True),
-        (codec.LONG, [1.04], False),
-        (codec.LONG, [0.86, 0.94], True),
-        (codec.LONG, [1.02, 1.04], False),
-        (codec.LONG, [0.9, 0.96], None),
+        (codec.LONG - 1, [(0.84, 0.7)], True),
+        (codec.LONG - 1, [(1.14, 1.02)], False),
+        (codec.LONG - 1, [(0.9, 0.8)], None),
+        (codec.LONG - 1, [(1.1, 1.0)], None),
+        (codec.LONG, [(0.84, 0.7)], True),
+        (codec.LONG, [(1.14, 1.02)], False),
+        (codec.LONG, [(0.86, 0.8), (0.94, 0.9)], True),
+        (codec.LONG, [(1.1, 1.0), (1.1, 1.02)], False),
+        (codec.LONG, [(1.1, 1.0), (0.96, 0.9)], None),
+        (codec.LONG, [(1.1, 1.0), (1.04, 0.99)], None),
     ],
 )
 def test_a_larger_sample_settles_what_the_first_leaves_open(length, ratios, helps, model, monkeypatch):
     """Long segments only: what it costs is little beside both methods in full."""
     asked, promised = [], iter(ratios)
-    monkeypatch.setattr(codec, "_expected_ratio", lambda *what: asked.append(what[3]) or next(promised))
+    monkeypatch.setattr(codec, "_promised", lambda *what: asked.append(what[3]) or next(promised))
     assert codec.model_helps(bytes(length), model, 6, None, None) is helps
     assert asked == [codec.SAMPLE, codec.LARGER][: len(ratios)]
     assert codec.model_helps(bytes(length), model, 6, 4, None) is None
@@ -168,8 +170,10 @@ def test_a_larger_sample_settles_what_the_first_leaves_open(length, ratios, help
 
 def test_what_a_sample_promises(model):
     good, bad = predictable(2 * SAMPLE), np.random.default_rng(0).bytes(5 * SAMPLE).hex().encode()
-    assert 0.1 < codec._expected_ratio(good, model, 2, SAMPLE, None) < 0.85
-    assert codec._expected_ratio(bad, model, 2, SAMPLE, None) > 1
+    usual, at_best = codec._promised(good, model, 2, SAMPLE, None)
+    assert usual - at_best == pytest.approx(codec.LOST - codec.LOST_AT_LEAST)  # twice the sample
+    assert 0.1 < at_best < usual < 0.85
+    assert min(codec._promised(bad, model, 2, SAMPLE, None)) > 1
 
 
 def test_progress_never_goes_back(model, monkeypatch):
