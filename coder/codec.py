@@ -19,7 +19,7 @@ LARGER = 1 << 18  # bytes by which that is decided where the sample leaves it op
 LONG = 8 * LARGER  # is so long that both in full would cost much more
 WINDOWS = 4  # places that a sample is taken from
 SHARE = 0.85  # of the time that model and experts, and then experts alone, take
-LOST, LOST_AT_LEAST = 0.035, 0.015  # of what a model saves of the experts' size, each time that a text doubles
+LOST, LOST_AT_LEAST = 0.035, 0.015  # of the experts' size, what a model saves less once a text doubles
 TRUSTED = 0.85  # expected ratio to the experts alone, below which a model helps
 TRUSTED_LARGER = 0.95  # the same by the larger sample, whose expectation is better
 HOPELESS = 1.01  # ratio at best, above which it does not; between these, both are tried
@@ -175,9 +175,7 @@ def model_helps(
     return True if ratio < trusted else False if at_best > HOPELESS else None
 
 
-def _promised(
-    data: bytes, model: Model, level: int, size: int, report: Report | None
-) -> tuple[float, float]:
+def _promised(data: bytes, model: Model, level: int, size: int, report: Report | None) -> tuple[float, float]:
     """Bytes with the model to bytes by the experts alone, as a sample of `size` bytes promises; and at best.
 
     The longer a segment, the more the experts learn by themselves, and the less a model has to add: the less
