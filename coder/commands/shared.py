@@ -170,9 +170,10 @@ def opened(name: str, compressed: bool) -> Generator[BinaryIO, None, None]:
         yield sys.stdin.buffer
         return
     if os.path.isdir(name):
-        raise LaconicError(
-            f"{name} is a folder: pack it first (tar -cf - {name} | laconic compress -o OUT.lac)"
-        )
+        remedy = "name the .lac files in it (laconic models describes checkpoints)"
+        if not compressed:
+            remedy = f"pack it first (tar -cf - {name} | laconic compress -o OUT.lac)"
+        raise LaconicError(f"{name} is a folder: {remedy}")
     with open(name, "rb") as file:
         yield file
 

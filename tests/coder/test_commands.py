@@ -108,6 +108,9 @@ def test_several_files_go_on_after_a_failure(capsys):
     assert "error: missing: No such file" in err
     assert "error: folder is a folder: pack it first (tar" in err
     assert sorted(os.listdir()) == ["a", "a.lac", "c", "c.lac", "folder"]
+    for command in ("info", "test", "cat", "decompress"):
+        assert main([command, "folder"]) == 1
+        assert "error: folder is a folder: name the .lac files in it" in capsys.readouterr().err
     os.remove("a")
     os.remove("c")
     put("b.lac", b"garbage")
