@@ -19,10 +19,11 @@ LARGER = 1 << 18  # bytes by which that is decided where the sample leaves it op
 LONG = 8 * LARGER  # is so long that both in full would cost much more
 WINDOWS = 4  # places that a sample is taken from
 SHARE = 0.85  # of the time that model and experts, and then experts alone, take
-LOST, LOST_AT_LEAST = 0.035, 0.015  # of the experts' size, what a model saves less once a text doubles
-TRUSTED = 0.85  # expected ratio to the experts alone, below which a model helps
+LOST = 0.035  # of the experts' size: what a model saves less, each time that a text doubles
+LOST_BY_NGRAMS = 0.015  # what those lose at least: trying them costs little, and is done unless it is in vain
+TRUSTED = 0.85  # ratio to the experts alone, as it is expected, below which a model helps
 TRUSTED_LARGER = 0.95  # the same by the larger sample, whose expectation is better
-HOPELESS = 1.01  # ratio at best, above which it does not; between these, both are tried
+HOPELESS = 1.03  # ratio at best above which it does not help; where neither is so, both ways are tried
 INCOMPRESSIBLE = 0.998  # of the original, on a sample
 
 
@@ -178,8 +179,7 @@ def model_helps(
 def _promised(data: bytes, model: Model, level: int, size: int, report: Report | None) -> tuple[float, float]:
     """Bytes with the model to bytes by the experts alone, as a sample of `size` bytes promises; and at best.
 
-    The longer a segment, the more the experts learn by themselves, and the less a model has to add: the less
-    so, the more text it has learned from.
+    The longer a segment, the more the experts learn by themselves, and the less a model has to add.
     """
     sample = _sample(data, size)
     alone = _mixing().encode_experts(sample, level, len(sample), report)
@@ -188,7 +188,8 @@ def _promised(data: bytes, model: Model, level: int, size: int, report: Report |
     if mixed is None:
         return math.inf, math.inf
     ratio, doublings = len(mixed.payload) / limit, math.log2(len(data) / size)
-    return ratio + LOST * doublings, ratio + LOST_AT_LEAST * doublings
+    at_least = LOST if model.macs_per_token else LOST_BY_NGRAMS
+    return ratio + LOST * doublings, ratio + at_least * doublings
 
 
 def decode_segment(

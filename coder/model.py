@@ -50,6 +50,11 @@ class Model:
 
         return build_tree(self.checkpoint.token_bytes)
 
+    @property
+    def macs_per_token(self) -> int:
+        """Multiply-accumulates to predict one token, of all members; none where all are n-grams."""
+        return sum(member.checkpoint.config.macs_per_token() for member in self.members)
+
     def memory(self, streams: int) -> int:
         """Bytes, at most, that predicting so many streams takes."""
         return streams * sum(member.checkpoint.config.memory_per_stream() for member in self.members)

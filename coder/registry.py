@@ -33,7 +33,7 @@ SHIPPED = Path(__file__).parent.parent / "checkpoints"
 DEFAULT = "default"
 ALIASES = {  # of those that ship, where no folder is called so
     DEFAULT: ("general-ngrams",),  # what serves most people: many languages and data, and fast
-    "english-base": ("english-small", "english-ngrams"),  # smaller, in more time: two that predict together
+    "english-base": ("english-deep", "english-ngrams"),  # smaller, in more time: two that predict together
     "general-base": ("general-small", "general-ngrams"),
 }
 _MIN_ID_DIGITS = 4

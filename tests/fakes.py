@@ -46,7 +46,9 @@ class FakeCheckpoint:
     path: Path | None = None
     prior: None = None
     config: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(memory_per_stream=lambda: 28 * VOCAB)
+        default_factory=lambda: SimpleNamespace(
+            memory_per_stream=lambda: 28 * VOCAB, macs_per_token=lambda: 1000
+        )
     )
 
     @property

@@ -156,7 +156,7 @@ class DistillationRecipe:
         if self.teachers and tokenizer.source is None:
             found.append(
                 f"distillation.teachers is {self.teachers}, and the student has a tokenizer of its own: give "
-                f"it theirs, by --tokenizer.source {self.teachers[0]}"
+                f"it theirs, --tokenizer.source {self.teachers[0]} as the run begins"
             )
         if self.taught and not (self.weight or self.hidden_weight or self.attention_weight):
             found.append(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..coder.errors import LaconicError
-from .configuration import flatten, load_recipe, read_mappings, read_overrides
+from .configuration import flatten, load_recipe, read_mappings, read_overrides, read_yaml
 from .logs import as_csv
 from .pipeline import prepare
 from .pipeline import run as run_pipeline
@@ -166,7 +166,7 @@ class Sweep:
         for source in sources:
             if Path(source).is_dir() and folder.resolve().is_relative_to(Path(source).resolve()):
                 raise LaconicError(f"{folder} is inside {source}, which is read: give a folder outside of it")
-        self.runs = [Run(folder / f"{i:03d}", self._recipe(i)) for i in range(len(trials))]
+        self.runs = [Run(folder / f"{i:03d}", recipe) for i, recipe in enumerate(self._recipes())]
         plan = json.dumps({"sources": sources, "base": base, "trials": trials}, indent=1) + "\n"
         path = folder / "sweep.json"
         if path.is_file() and not _continues(json.loads(plan), path.read_text()):
@@ -178,12 +178,24 @@ class Sweep:
             run.check_recipe(free=("threads",))
         write_whole(path, plan)
 
-    def _recipe(self, number: int) -> Recipe:
-        settings = {**self.base["settings"], **self.trials[number]}
-        try:
-            return load_recipe(self.base["recipe"], self.base["config"], settings)
-        except LaconicError as error:
-            raise LaconicError(f"trial {number}: {error}") from None
+    def _recipes(self) -> list[Recipe]:
+        """Of every trial. Raises LaconicError, and names the trial unless all of them have that fault."""
+        recipes: list[Recipe] = []
+        faults: dict[str, str] = {}
+        for trial in self.trials:
+            settings = {**self.base["settings"], **trial}
+            try:
+                recipes.append(load_recipe(self.base["recipe"], self.base["config"], settings))
+            except LaconicError as error:
+                name = ", ".join(f"{key}={value}" for key, value in trial.items()) or "the recipe as it is"
+                faults[name] = str(error)
+        if not faults:
+            return recipes
+        if len(faults) == len(self.trials) and len(set(faults.values())) == 1:
+            raise LaconicError(next(iter(faults.values())))
+        name, fault = next(iter(faults.items()))
+        more = f" (and {len(faults) - 1} more trials have faults)" if len(faults) > 1 else ""
+        raise LaconicError(f"trial {name}: {fault}{more}")
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Run what is not done yet; yields the row of each trial, and keeps results.csv up to date.
@@ -201,8 +213,10 @@ class Sweep:
             yield rows[number]
 
     def _row(self, number: int, outcome: dict[str, Any]) -> dict[str, Any]:
-        """Of a trial, all that varies, as it is there: what it leaves alone has the recipe's value."""
-        recipe = flatten(asdict(self.runs[number].recipe))
+        """Of a trial, all that varies, as it was there: what it leaves alone has the recipe's value."""
+        run = self.runs[number]
+        kept = read_yaml(run.recipe_file) if run.recipe_file.is_file() else {}
+        recipe = {**flatten(asdict(run.recipe)), **kept}
         varies = dict.fromkeys(key for trial in self.trials for key in trial)
         return {"trial": number, **{key: recipe[key] for key in varies}, **outcome}
 

@@ -170,7 +170,7 @@ def opened(name: str, compressed: bool) -> Generator[BinaryIO, None, None]:
         yield sys.stdin.buffer
         return
     if os.path.isdir(name):
-        remedy = "name the .lac files in it (laconic models describes checkpoints)"
+        remedy = "name the .lac files in it"
         if not compressed:
             remedy = f"pack it first (tar -cf - {name} | laconic compress -o OUT.lac)"
         raise LaconicError(f"{name} is a folder: {remedy}")

@@ -235,7 +235,7 @@ def test_another_tokenizer_and_no_teacher_are_refused(corpus, teacher, tmp_path,
     named = f"--distillation.teachers=[{teacher}, english-nano]"
     for more, words in (
         ([named, f"--tokenizer.source={teacher}"], "the tokenizer of teacher english-nano is "),
-        ([named], f"give it theirs, by --tokenizer.source {teacher}"),
+        ([named], f"give it theirs, --tokenizer.source {teacher} as the run begins"),
         (["--distillation.top_k=4"], "asks for a teacher, and there is none"),
     ):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)

@@ -266,11 +266,30 @@ def test_a_row_has_all_that_varies_as_the_trial_had_it(pipeline, tmp_path):
     ]
 
 
+def test_a_row_of_what_is_done_has_the_threads_that_it_was_done_with(pipeline, tmp_path):
+    config = tmp_path / "config.yaml"
+    for threads, trials in ((1, [{}]), (2, [{}, {"training.threads": 3}])):
+        config.write_text(f"training: {{threads: {threads}}}")
+        base = {"recipe": "nano", "config": str(config), "settings": {}}
+        list(Sweep(tmp_path / "out", ["text"], base, trials).run())
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
+    assert [row["training.threads"] for row in rows] == ["1", "3"]
+
+
 def test_a_fault_of_a_trial_says_which_one_has_it(tmp_path):
     base = {"recipe": "nano", "config": None, "settings": {}}
-    with pytest.raises(LaconicError, match=r"trial 1: the recipe has faults: .*model.layers is unknown"):
-        Sweep(tmp_path / "out", ["text"], base, [{}, {"model.layers": 3}])
-    assert not (tmp_path / "out").exists()
+    out, faulty = tmp_path / "out", {"model.layers": 3}
+    for trials, words in (
+        ([{}, faulty], r"^trial model.layers=3: the recipe has faults: .*model.layers is unknown"),
+        ([{}, faulty, {"model.d_model": 1}], r"^trial model.layers=3: .* \(and 1 more trials have faults\)$"),
+    ):
+        with pytest.raises(LaconicError, match=words):
+            Sweep(out, ["text"], base, trials)
+    with pytest.raises(LaconicError, match=r"^the recipe has faults: model.layers is unknown"):
+        Sweep(out, ["text"], {**base, "settings": faulty}, [{}, {"training.seed": 1}])
+    with pytest.raises(LaconicError, match=r"^.*none.yaml: No such file"):
+        Sweep(out, ["text"], {**base, "config": str(tmp_path / "none.yaml")}, [{}, {"training.seed": 1}])
+    assert not out.exists()
 
 
 def test_a_sweep_that_is_stopped_keeps_the_rows_of_what_is_done(pipeline, tmp_path):
