@@ -18,7 +18,7 @@ def grow(model: Transformer, num_layers: int, window: int) -> Transformer:
 
     Blocks are added evenly, each a copy of the one before it whose output matrices are zero: it changes
     nothing until it learns, and begins with queries, keys and channels that are of use. A longer window shows
-    tokens that were hidden, so that predictions change, but for rotary positions by little.
+    tokens that were hidden, and until it has learned to use them predicts worse (LOG.md has by how much).
 
     Raises:
         LaconicError: either is less than the model has, or the window grows with a learned bias a distance.
