@@ -100,7 +100,10 @@ def _sound_copy(chosen: Listing, here: list[Listing]) -> Listing:
 
 
 def _what_is_here() -> str:
-    names = [f"{listing.name} ({listing.id[:4].hex()})" for listing in available()]
+    here = list(available())
+    known = {listing.name for listing in here}
+    names = [f"{listing.name} ({listing.id[:4].hex()})" for listing in here]
+    names += [alias for alias, meant in ALIASES.items() if alias not in known and known.issuperset(meant)]
     return ", ".join(names) or "none"
 
 

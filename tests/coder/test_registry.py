@@ -51,6 +51,8 @@ def test_a_name_comes_before_a_folder(folders, monkeypatch):
 def test_a_name_may_mean_several(folders, monkeypatch):
     monkeypatch.setitem(registry.ALIASES, "both", ("two", "three"))
     assert [listing.name for listing in find_all(["both", "one"])] == ["two", "three", "one"]
+    with pytest.raises(LaconicError, match=r"no checkpoint 'bot'; here are: .*three \(abcd0000\), both[:;.]"):
+        find_all(["bot"])
     with pytest.raises(
         LaconicError, match="both means two and three together, and this takes one checkpoint"
     ):
