@@ -194,7 +194,7 @@ class Sweep:
         if len(faults) == len(self.trials) and len(set(faults.values())) == 1:
             raise LaconicError(next(iter(faults.values())))
         name, fault = next(iter(faults.items()))
-        more = f" (and {len(faults) - 1} more trials have faults)" if len(faults) > 1 else ""
+        more = f" (other trials with faults: {len(faults) - 1})" if len(faults) > 1 else ""
         raise LaconicError(f"trial {name}: {fault}{more}")
 
     def run(self) -> Iterator[dict[str, Any]]:

@@ -90,7 +90,7 @@ def test_a_fault_of_a_trial_says_which_one_has_it(tmp_path):
     out, faulty = tmp_path / "out", {"model.layers": 3}
     for trials, words in (
         ([{}, faulty], r"^trial model.layers=3: the recipe has faults: .*model.layers is unknown"),
-        ([{}, faulty, {"model.d_model": 1}], r"^trial model.layers=3: .* \(and 1 more trials have faults\)$"),
+        ([{}, faulty, {"model.d_model": 1}], r"^trial model.layers=3: .* \(other trials with faults: 1\)$"),
     ):
         with pytest.raises(LaconicError, match=words):
             Sweep(out, ["text"], base, trials)
